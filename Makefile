@@ -1,0 +1,52 @@
+# Everything a fresh machine with Python 3.12 and make needs: `make demo`, `make test`.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO ?= demo-out
+export LSDASK_DATA ?= $(abspath ../shared/data)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow lint format lock bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+# The environment is made again only when the lock or the package's metadata changes.
+$(VENV)/.installed: requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "lsdask needs Python 3.12 or newer. Got no $(PYTHON). Install it, or pass PYTHON=/path/to/python3.12."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 12))' || { echo "lsdask needs Python 3.12 or newer. Got $$($(PYTHON) --version). Pass PYTHON=/path/to/python3.12."; exit 1; }
+	@[ -x $(BIN)/uv ] || { $(PYTHON) -m venv $(VENV) && $(BIN)/pip install --quiet --disable-pip-version-check uv; }
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --requirement requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+setup: $(VENV)/.installed ## make the environment (.venv)
+
+demo: setup ## scenes in, landslide map and inventory out, in demo-out/
+	$(BIN)/lsdask demo --out $(DEMO)
+
+test: setup ## the tests, under ten minutes on two cores
+	$(BIN)/python -m pytest
+
+test-slow: setup ## the long tests too
+	$(BIN)/python -m pytest -m 'slow and not gpu'
+
+lint: setup ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup ## let ruff put the code in order
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: setup ## pin every version again, names and versions only
+	$(BIN)/uv pip compile --quiet --upgrade pyproject.toml --all-extras --no-emit-index-url --python-version 3.12 -o requirements.lock
+
+bench: setup ## the benchmarks, one JSON line each
+	$(BIN)/python benchmarks/import_time.py
+	$(BIN)/python benchmarks/predict.py
+
+clean: ## remove what make made
+	rm -rf $(VENV) $(DEMO) .mypy_cache .ruff_cache .pytest_cache .hypothesis
