@@ -222,7 +222,7 @@ def on_grid(image: xr.DataArray, like: xr.DataArray, name: str, of: str) -> None
 def _grid_text(grid: GeoBox) -> str:
     left, top = grid.transform.c, grid.transform.f
     crs = f"EPSG:{grid.crs.epsg}" if grid.crs and grid.crs.epsg else "its own CRS"
-    return f"{grid.shape[0]} x {grid.shape[1]} px of {abs(grid.transform.a):g} from ({left:g}, {top:g}) in {crs}"
+    return f"{grid.shape[0]} x {grid.shape[1]} px of {abs(grid.transform.a):g} from ({left:.10g}, {top:.10g}) in {crs}"
 
 
 def encode_scores_block(probability: Any, dtype: Any) -> Any:
