@@ -204,7 +204,10 @@ def wrap(
     """
     check_nodata(nodata, data.dtype)
     declared = {} if nodata is None or data.dtype.kind == "f" else {"_FillValue": data.dtype.type(nodata)}
-    places = {**xr_coords(grid, dims=("y", "x")), **(coords or {})}
+    places: dict[str, Any] = {
+        **{str(key): value for key, value in xr_coords(grid, dims=("y", "x")).items()},
+        **(coords or {}),
+    }
     return xr.DataArray(data, dims=tuple(dims), coords=places, name=name, attrs={**declared, **(attrs or {})})
 
 

@@ -19,6 +19,7 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 import zarr
+from zarr.codecs import BloscCodec
 from zarr.errors import GroupNotFoundError
 
 from lsdask import schema
@@ -61,18 +62,28 @@ def write(
     try:
         create(target, image, chunk=chunk, shard=shard)
         aligned = {dim: shard if dim in ("y", "x") else -1 for dim in image.dims}
-        da.store(image.chunk(aligned).data, array(target, mode="r+"), lock=False)
+        da.store(image.chunk(aligned).data, array(target, mode="r+"), lock=False)  # type: ignore[arg-type]
         if is_local(path):
-            _replace(Path(target), Path(path))
+            shutil.rmtree(path, ignore_errors=True)
+            rename(Path(target), Path(path))
     finally:
         if is_local(path):
             shutil.rmtree(target, ignore_errors=True)
 
 
-def _replace(source: Path, target: Path) -> None:
-    if target.exists():
-        shutil.rmtree(target)
-    os.replace(source, target)
+def rename(made: Path, path: Path) -> None:
+    """Give a store that was made under another name its own.
+
+    Raises
+    ------
+    BadInput
+        If something stands there; what was made is removed.
+    """
+    try:
+        os.replace(made, path)
+    except OSError as error:
+        shutil.rmtree(made)
+        raise BadInput(sentence("path", "name nothing yet", f"path={path}", "Pass another")) from error
 
 
 def create(path: str | Path, template: xr.DataArray, *, chunk: int = 512, shard: int = 4096) -> None:
@@ -107,16 +118,14 @@ def create(path: str | Path, template: xr.DataArray, *, chunk: int = 512, shard:
         "chunks": (*lead, chunk, chunk),
         "shards": (*lead, shard, shard),
         "fill_value": _fill(template),
-        "compressors": zarr.codecs.BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"),
+        "compressors": BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"),
     }
     dataset = image.to_dataset().assign_attrs({ID: uuid.uuid4().hex})
     with warnings.catch_warnings():
         # Zarr warns that strings (the band names) and consolidated metadata (without which plain xarray warns)
         # are not yet in the v3 specification.
         warnings.filterwarnings("ignore", message=".*Zarr (V3 specification|format 3 specification).*")
-        dataset.to_zarr(
-            str(path), mode="w", compute=False, consolidated=True, zarr_format=3, encoding={name: encoding}
-        )
+        dataset.to_zarr(str(path), mode="w", compute=False, consolidated=True, zarr_format=3, encoding={name: encoding})
 
 
 def _fill(template: xr.DataArray) -> Any:

@@ -1,0 +1,140 @@
+"""Which tiles of a target are done, and what run they belong to.
+
+The ledger is an array in the target's group, one entry a tile, set after the tile's data is written: a tile that was
+being computed when the run died is computed again, which is harmless because a tile's shard is written whole.
+Doneness is not inferred from stored chunks: Zarr does not store chunks that equal the fill value.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from filelock import FileLock, Timeout
+
+from lsdask import store
+from lsdask.errors import BadInput, OtherPlan, sentence
+
+NAME = "ledger"
+PLAN = "lsdask_plan"
+TO_DO, DONE = 0, 1
+_CHUNK = 64
+
+
+class Ledger:
+    """The ledger of one target, held in memory and written through by ``flush``.
+
+    Attributes
+    ----------
+    done : (rows, columns) bool array
+        The tiles whose data is written.
+    """
+
+    def __init__(self, entries: zarr.Array) -> None:
+        self._entries = entries
+        self._changed: set[tuple[int, int]] = set()
+        self.done: np.ndarray = np.asarray(entries[:]) == DONE
+
+    def mark(self, place: tuple[int, int]) -> None:
+        """Remember that a tile's data is written; ``flush`` makes it last."""
+        self.done[place] = True
+        self._changed.add((place[0] // _CHUNK, place[1] // _CHUNK))
+
+    def clear(self, place: tuple[int, int]) -> None:
+        """Remember that a tile must be computed again; ``flush`` makes it last."""
+        self.done[place] = False
+        self._changed.add((place[0] // _CHUNK, place[1] // _CHUNK))
+
+    def flush(self) -> None:
+        """Write what changed to the store: whole chunks, so one object a write."""
+        for row, column in sorted(self._changed):
+            part = np.s_[row * _CHUNK : (row + 1) * _CHUNK, column * _CHUNK : (column + 1) * _CHUNK]
+            self._entries[part] = np.where(self.done[part], DONE, TO_DO).astype("uint8")
+        self._changed.clear()
+
+
+def start(target: str | Path, count: tuple[int, int], plan: dict[str, Any]) -> None:
+    """Write plan and an empty ledger into a new target.
+
+    Parameters
+    ----------
+    target : str or Path
+        A store just created.
+    count : (int, int)
+        Tiles, (rows, columns).
+    plan : dict
+        What the run is; JSON.
+    """
+    group = zarr.open_group(str(target), mode="r+", use_consolidated=False)
+    group.create_array(
+        NAME,
+        shape=count,
+        dtype="uint8",
+        chunks=(_CHUNK, _CHUNK),
+        fill_value=TO_DO,
+        dimension_names=("tile_y", "tile_x"),
+    )
+    group.attrs[PLAN] = plan
+
+
+def check(target: str | Path, plan: dict[str, Any]) -> None:
+    """Raise unless a target holds this very run.
+
+    Raises
+    ------
+    BadInput
+        If the target was not made by a run.
+    OtherPlan
+        If it holds another run; the message names what differs.
+    """
+    held = plan_of(target)
+    keys = [key for key in sorted({*plan, *held}) if plan.get(key) != held.get(key)]
+    if keys:
+        differs = ", ".join(f"{key}: {_short(held.get(key))} -> {_short(plan.get(key))}" for key in keys)
+        do = "Pass the same arguments to go on, or another target to start again."
+        raise OtherPlan(f"{target} holds another run ({differs}). {do}")
+
+
+def plan_of(target: str | Path) -> dict[str, Any]:
+    """Give the plan of the run that a target holds.
+
+    Raises
+    ------
+    BadInput
+        If the target was not made by a run.
+    """
+    group = zarr.open_group(str(target), mode="r", use_consolidated=False)
+    if PLAN not in group.attrs or NAME not in group:
+        do = "Pass another target"
+        raise BadInput(sentence("target", "be new or hold a run to go on with", f"target={target}", do))
+    return dict(group.attrs[PLAN])  # type: ignore[arg-type]
+
+
+def read(target: str | Path) -> Ledger:
+    """Open the ledger of a target, whatever run it holds."""
+    group = zarr.open_group(str(target), mode="r+", use_consolidated=False)
+    return Ledger(group[NAME])  # type: ignore[arg-type]
+
+
+def lock(target: str | Path) -> FileLock | None:
+    """Take a local target for this run; the system gives it back even if the process is killed.
+
+    Raises
+    ------
+    OtherPlan
+        If another run holds it.
+    """
+    if not store.is_local(target):
+        return None
+    held = FileLock(Path(target) / ".lock", timeout=0)
+    try:
+        held.acquire()
+    except Timeout as error:
+        do = "Wait for it to end, or pass another target."
+        raise OtherPlan(f"{target} is being written by another run. {do}") from error
+    return held
+
+
+def _short(value: Any) -> str:
+    text = "nothing" if value is None else str(value)
+    return text if len(text) <= 40 else text[:37] + "..."
