@@ -73,8 +73,8 @@ def start(target: str | Path, count: tuple[int, int], plan: dict[str, Any]) -> N
         chunks=(_CHUNK, _CHUNK),
         fill_value=TO_DO,
         dimension_names=("tile_y", "tile_x"),
+        attributes={PLAN: plan},
     )
-    group.attrs[PLAN] = plan
 
 
 def check(target: str | Path, plan: dict[str, Any]) -> None:
@@ -104,10 +104,10 @@ def plan_of(target: str | Path) -> dict[str, Any]:
         If the target was not made by a run.
     """
     group = zarr.open_group(str(target), mode="r", use_consolidated=False)
-    if PLAN not in group.attrs or NAME not in group:
+    if NAME not in group:
         do = "Pass another target"
         raise BadInput(sentence("target", "be new or hold a run to go on with", f"target={target}", do))
-    return dict(group.attrs[PLAN])  # type: ignore[arg-type]
+    return dict(group[NAME].attrs[PLAN])  # type: ignore[arg-type]
 
 
 def read(target: str | Path) -> Ledger:
@@ -126,7 +126,7 @@ def lock(target: str | Path) -> FileLock | None:
     """
     if not store.is_local(target):
         return None
-    held = FileLock(Path(target) / ".lock", timeout=0)
+    held = FileLock(Path(target) / NAME / ".lock", timeout=0)
     try:
         held.acquire()
     except Timeout as error:

@@ -14,6 +14,7 @@ import uuid
 from asyncio import CancelledError
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -91,7 +92,7 @@ class Report:
             return text + "."
         named = "; ".join(f"tile {failure.place}: {failure.why}" for failure in self.failed[:5])
         more = f"; and {len(self.failed) - 5} more" if len(self.failed) > 5 else ""
-        return f"{text}. {len(self.failed)} tiles are not done ({named}{more}). Run again to do only these."
+        return f"{text}. {len(self.failed)} not done ({named}{more}). Run again to do only these."
 
 
 def run(
@@ -253,7 +254,7 @@ def _record(place: Place, future: Any, book: ledger.Ledger, metrics: dict[str, f
     try:
         measured = future.result()
     except (Exception, CancelledError) as error:
-        _log.warning("tile %s failed", place, exc_info=error)
+        _log.info("tile %s failed", place, exc_info=error)
         return str(error) if isinstance(error, LsdaskError) else f"{type(error).__name__}: {error}"
     book.mark(place)
     for name, value in measured.items():
@@ -347,8 +348,9 @@ class _ClusterPool:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._client.status != "running":
             return
-        self._client.cancel(list(self._futures.values()))
-        self._client.unregister_worker_plugin(self._name)
+        with suppress(OSError):  # a worker that dies just now takes its kernel with it
+            self._client.cancel(list(self._futures.values()))
+            self._client.unregister_worker_plugin(self._name)
 
 
 @dataclass(frozen=True)
