@@ -1,0 +1,23 @@
+"""Networks that turn blocks of an image into landslide scores: built, saved, loaded and run."""
+
+from lsdask.models.architectures import NAMES
+from lsdask.models.building import build
+from lsdask.models.folder import digest, load, read_spec, save
+from lsdask.models.running import CHECKED, Runner, runner
+from lsdask.models.segmenter import Segmenter
+from lsdask.models.spec import Spec, check_bands
+
+__all__ = [
+    "CHECKED",
+    "NAMES",
+    "Runner",
+    "Segmenter",
+    "Spec",
+    "build",
+    "check_bands",
+    "digest",
+    "load",
+    "read_spec",
+    "runner",
+    "save",
+]

@@ -1,0 +1,116 @@
+"""The networks by name, built from a spec alone and seeded, so that the same call gives the same weights."""
+
+from collections.abc import Callable
+from difflib import get_close_matches
+from inspect import signature
+from typing import Any
+
+import segmentation_models_pytorch as smp
+import torch
+from torch import nn
+
+from lsdask.errors import BadInput, NotFound, sentence
+from lsdask.models.segmenter import Segmenter
+from lsdask.models.spec import Spec
+
+Built = tuple[nn.Module, int]
+"""A network and the stride that its input's sides must be divisible by."""
+
+
+def assemble(spec: Spec, *, weights: str | None = None, seed: int = 0) -> Segmenter:
+    """Build the model a spec describes.
+
+    Parameters
+    ----------
+    spec : Spec
+    weights : str, optional
+        A name of encoder weights that segmentation_models_pytorch downloads.
+    seed : int
+        Of the random initial weights; the global random state is left as it was.
+
+    Returns
+    -------
+    Segmenter in training mode
+
+    Raises
+    ------
+    BadInput
+        If the architecture or the encoder is unknown, or an option does not fit them.
+    NotFound
+        If ``weights`` cannot be downloaded.
+    """
+    if spec.name not in NAMES:
+        raise BadInput(sentence("name", f"be one of {', '.join(NAMES)}", f"name={spec.name!r}"))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net, stride = NAMES[spec.name](spec, weights)
+    return Segmenter(net, spec, stride)
+
+
+def _smp(make: Callable[..., nn.Module]) -> Callable[[Spec, str | None], Built]:
+    """Give the builder of one of segmentation_models_pytorch's architectures."""
+    # Its constructors swallow unknown keywords, so a misspelt one would do nothing.
+    allowed = set(signature(make).parameters) - _OURS
+
+    def build(spec: Spec, weights: str | None) -> Built:
+        check_encoder(spec.encoder)
+        _check_options(spec, allowed)
+        named: Any = True if weights and spec.encoder.startswith("tu-") else weights
+        try:
+            net = make(
+                spec.encoder,
+                encoder_weights=named,
+                in_channels=len(spec.bands),
+                classes=spec.classes,
+                **spec.options,
+            )
+        except OSError as why:
+            do = "Pass weights=None, or weights= a local safetensors file of the encoder, or go online"
+            rule = f"be reachable: the {weights} weights of {spec.encoder} are downloaded"
+            raise NotFound(sentence("weights", rule, type(why).__name__, do)) from why
+        except (KeyError, TypeError, ValueError, RuntimeError, NotImplementedError) as why:
+            told = str(why.args[0] if why.args else why).split("\n")[0].rstrip(".")
+            given = f"encoder={spec.encoder!r}, weights={weights!r}, options={spec.options}: {told}"
+            raise BadInput(sentence(spec.name, "be given an encoder, weights and options that fit", given)) from why
+        encoder: Any = net.encoder
+        return net, int(encoder.output_stride)
+
+    return build
+
+
+def check_encoder(encoder: str) -> None:
+    """Raise BadInput, with names that are close, unless the encoder exists."""
+    names = smp.encoders.encoders
+    if encoder in names or encoder.startswith(("tu-", "timm-")):
+        return
+    close = get_close_matches(encoder, names, n=3) or sorted(names)[:3]
+    rule = "be an encoder of segmentation_models_pytorch, or tu- and the name of one of timm"
+    raise BadInput(sentence("encoder", rule, f"encoder={encoder!r}", f"Close to it: {', '.join(close)}"))
+
+
+_OURS = {
+    "encoder_name",
+    "encoder_weights",
+    "in_channels",
+    "classes",
+    "activation",
+    "aux_params",
+    "upsampling",
+    "kwargs",
+}
+
+
+def _check_options(spec: Spec, allowed: set[str]) -> None:
+    unknown = sorted(set(spec.options) - allowed)
+    if unknown:
+        raise BadInput(sentence("options", f"be of {', '.join(sorted(allowed))}", f"{', '.join(unknown)}"))
+
+
+NAMES: dict[str, Callable[[Spec, str | None], Built]] = {
+    "unet": _smp(smp.Unet),
+    "fpn": _smp(smp.FPN),
+    "linknet": _smp(smp.Linknet),
+    "pspnet": _smp(smp.PSPNet),
+    "deeplabv3plus": _smp(smp.DeepLabV3Plus),
+}
+"""Builders by architecture."""

@@ -1,0 +1,257 @@
+"""A model as a function of numpy blocks, which is all that prediction knows of it."""
+
+from copy import deepcopy
+from math import isnan
+from pathlib import Path
+from threading import Lock
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lsdask.errors import BadInput, sentence
+from lsdask.models.folder import load, read_spec
+from lsdask.models.folding import fold
+from lsdask.models.precision import Check, Precision, candidates, compare, reduce
+from lsdask.models.segmenter import Segmenter
+from lsdask.models.spec import Spec
+from lsdask.schema import known_block
+from lsdask.tiling import grid
+
+CHECKED = 512
+"""Side of the window on which precisions are compared, pixels."""
+
+
+class Runner:
+    """Blocks as stored in, probabilities out. Made by ``models.runner``.
+
+    Threads may share it: one forward pass runs at a time. Pickled, it carries the folder's path or the model,
+    and the precision once that is settled, so that every worker computes the same.
+
+    Attributes
+    ----------
+    spec : Spec
+        What the model is.
+    precision : str
+        ``"auto"`` until settled.
+    checks : list of Check
+        What the comparison of precisions found, if one was made.
+    """
+
+    def __init__(self, source: Segmenter | str | Path, nodata: float | None, device: str, precision: str) -> None:
+        self.source = source if isinstance(source, Segmenter) else Path(source)
+        self.nodata = None if nodata is None or isnan(nodata) else nodata
+        self.device = device
+        self.precision = precision
+        self.checks: list[Check] = []
+        self.spec: Spec = source.spec if isinstance(source, Segmenter) else read_spec(source)
+        self._start()
+
+    def _start(self) -> None:
+        self._lock = Lock()
+        self._ready: dict[str, nn.Module] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in vars(self).items() if key not in ("_lock", "_ready")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._start()
+
+    def __call__(self, blocks: np.ndarray) -> np.ndarray:
+        """Score blocks.
+
+        Parameters
+        ----------
+        blocks : (n, band, y, x) array
+            As stored, any dtype and size.
+
+        Returns
+        -------
+        (n, class, y, x) float32 array
+            Probabilities, of void pixels too: which pixels those are is the caller's to say.
+
+        Raises
+        ------
+        BadInput
+            If the band count is not the model's, or a value makes scores that are not finite.
+        """
+        self._check(blocks)
+        with self._lock, torch.inference_mode():
+            image = self._put(blocks)
+            precision = self._settle(image)
+            scores = self._scores(image, precision)
+            if precision != "float32" and not torch.isfinite(scores).all():
+                scores = self._scores(image, "float32")
+        if not torch.isfinite(scores).all():
+            do = "Declare its nodata value, or mask what is not a measurement"
+            raise BadInput(sentence("image", "hold finite values that the model can take", "scores of NaN", do))
+        return scores.cpu().numpy()
+
+    def settle(self, blocks: np.ndarray) -> Precision:
+        """Choose the precision by these blocks, if it is still "auto", and give it.
+
+        Who shares a runner among workers settles it first, so that all compute alike.
+
+        Parameters
+        ----------
+        blocks : (n, band, y, x) array
+            As stored, with data in them; of blocks without any, float32 is given and nothing settled.
+
+        Returns
+        -------
+        str
+        """
+        self._check(blocks)
+        with self._lock, torch.inference_mode():
+            return self._settle(self._put(blocks))
+
+    def _check(self, blocks: np.ndarray) -> None:
+        if blocks.ndim != 4 or blocks.shape[1] != len(self.spec.bands):
+            rule = f"be an (n, band, y, x) array with the model's {len(self.spec.bands)} bands, {self.spec.bands}"
+            raise BadInput(sentence("blocks", rule, f"shape {blocks.shape}"))
+
+    def _settle(self, image: Tensor) -> Precision:
+        if self.precision == "auto":
+            window = _best_window(image)
+            if window is None:
+                return "float32"
+            self.precision = self._choose(window)
+        return self.precision  # type: ignore[return-value]  # no longer "auto"
+
+    def _choose(self, window: Tensor) -> Precision:
+        for precision in candidates(window.device):
+            self.checks.append(compare(lambda each: self._scores(window, each), precision))
+            if self.checks[-1].passed:
+                return precision
+        return "float32"
+
+    def _put(self, blocks: np.ndarray) -> Tensor:
+        """Bring blocks to the device as float32 with NaN where void."""
+        device = torch.device(self.device)
+        if device.type != "cuda" or (blocks.dtype.kind in "iu" and blocks.dtype.itemsize > 2):
+            return torch.from_numpy(float_block(blocks, self.nodata)).to(device)
+        # Narrow integers cross to the device as they are, from page-locked memory, and are widened there.
+        staged = torch.empty(blocks.shape, dtype=_torch_dtype(blocks.dtype), pin_memory=True)
+        np.copyto(staged.numpy(), blocks)
+        image = staged.to(device, non_blocking=True).float()
+        if self.nodata is not None:
+            image[image == float(np.float32(self.nodata))] = float("nan")
+        return image
+
+    def _scores(self, image: Tensor, precision: Precision) -> Tensor:
+        reduced = precision != "float32"
+        dtype = getattr(torch, precision) if reduced else None
+        model = self._model(image.device, precision)
+        with torch.autocast(image.device.type, dtype=dtype, enabled=reduced):
+            logits = model(image.contiguous(memory_format=torch.channels_last))
+        return torch.sigmoid(logits) if self.spec.classes == 1 else torch.softmax(logits, dim=1)
+
+    def _model(self, device: torch.device, precision: Precision) -> nn.Module:
+        """Give the model, ready to run in a precision; made on first use, once a process."""
+        if precision not in self._ready:
+            exact = precision == "float32"
+            self._ready[precision] = (
+                self._prepare(device) if exact else reduce(self._model(device, "float32"), precision)
+            )
+        return self._ready[precision]
+
+    def _prepare(self, device: torch.device) -> nn.Module:
+        model = deepcopy(self.source) if isinstance(self.source, Segmenter) else load(self.source)
+        model.eval().requires_grad_(False).cpu()
+        side = max(64, 2 * model.stride)
+        probe = model.mean + model.std * torch.linspace(-2, 2, side).expand(1, 1, side, side)
+        return fold(model, probe).to(memory_format=torch.channels_last).to(device)
+
+
+def runner(
+    model: Segmenter | str | Path,
+    *,
+    nodata: float | None,
+    device: str = "auto",
+    precision: str = "auto",
+) -> Runner:
+    """Make a function of blocks as stored that gives probabilities.
+
+    Parameters
+    ----------
+    model : Segmenter or path of a model folder
+        A folder is read on first use, once in each process the runner is sent to.
+    nodata : float, int or None
+        The value of the blocks that stands for no data; NaN always does.
+    device : str
+        ``"auto"`` (a GPU if there is one), or as torch writes it: ``"cpu"``, ``"cuda:1"``.
+    precision : str
+        ``"float32"``, ``"bfloat16"``, ``"float16"``, or ``"auto"``: a reduced one that the hardware computes,
+        if on the first block with data its scores agree with float32's (``models.precision``).
+
+    Returns
+    -------
+    Runner
+        ``runner(blocks)``: (n, band, y, x) as stored -> (n, class, y, x) float32.
+
+    Raises
+    ------
+    BadInput
+        If the device or precision is unknown.
+    NotFound, Unreadable
+        If the folder's description cannot be read.
+    """
+    known = ("auto", *get_args(Precision))
+    if precision not in known:
+        raise BadInput(sentence("precision", f"be one of {', '.join(known)}", f"precision={precision!r}"))
+    if not isinstance(model, Segmenter | str | Path):
+        rule = "be a model folder, or made by lsdask.models.build or load"
+        raise BadInput(sentence("model", rule, f"a {type(model).__name__}"))
+    return Runner(model, nodata, find_device(device), precision)
+
+
+def find_device(device: str) -> str:
+    """Give the name of a device that is here, the GPU for "auto" if there is one.
+
+    Raises
+    ------
+    BadInput
+        If it is not here.
+    """
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as why:
+        told = str(why).splitlines()[0].rstrip(".")
+        rule = "be a device of this machine"
+        raise BadInput(sentence("device", rule, f"device={device!r}: {told}", "Pass 'auto' or 'cpu'")) from why
+    return device
+
+
+def float_block(blocks: np.ndarray, nodata: float | None) -> np.ndarray:
+    """Turn values as stored into float32 with NaN where void.
+
+    Parameters
+    ----------
+    blocks : array, any shape and dtype
+    nodata : float, int or None
+
+    Returns
+    -------
+    float32 array, a new one
+    """
+    values = blocks.astype("float32", order="C")
+    if nodata is not None:
+        values[~known_block(blocks, nodata)] = np.nan
+    return values
+
+
+def _best_window(image: Tensor) -> Tensor | None:
+    """Give the part of the blocks with the most data, to compare precisions on; None if there is no data."""
+    known = ~torch.isnan(image).any(dim=1)
+    windows = grid((image.shape[-2], image.shape[-1]), CHECKED)
+    places = [(n, *windows[place].write) for n in range(len(image)) for place in windows.places()]
+    n, y, x = max(places, key=lambda place: int(known[place].sum()))
+    return image[n : n + 1, :, y, x] if known[n, y, x].any() else None
+
+
+def _torch_dtype(dtype: np.dtype) -> torch.dtype:
+    return torch.from_numpy(np.empty(0, dtype=dtype.newbyteorder("="))).dtype

@@ -1,0 +1,110 @@
+"""What a model is, apart from its weights: everything needed to build it again and to use it rightly."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import Any
+
+from lsdask.errors import BadInput, sentence
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A model without its weights.
+
+    Attributes
+    ----------
+    name : str
+        The architecture, one of ``models.NAMES``.
+    encoder : str
+        The encoder's name, or "" where the architecture has its own.
+    bands : tuple of str
+        Names of the bands in the order of the input.
+    classes : int
+        Outputs; 1 is a sigmoid for "landslide", more are a softmax.
+    mean, std : tuple of float
+        Normalisation of each band, in raw units: ``(value - mean) / std``.
+    tile : int or None
+        Side of the tiles it was trained on, pixels.
+    halo : int or None
+        Context it needs on each side of a tile when predicting, pixels.
+    threshold : float
+        A pixel is a landslide where its score is at least this.
+    options : dict
+        Further arguments of the architecture, such as the filters of ``soares_unet``.
+    record : dict
+        How it was trained: losses by epoch, seconds, seed, version.
+    """
+
+    name: str
+    encoder: str
+    bands: tuple[str, ...]
+    classes: int = 1
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    tile: int | None = None
+    halo: int | None = None
+    threshold: float = 0.5
+    options: dict[str, Any] = field(default_factory=dict)
+    record: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_constants("mean", self.mean, self.bands, positive=False)
+        _check_constants("std", self.std, self.bands, positive=True)
+        _check_whole("classes", self.classes, 1)
+        if self.tile is not None:
+            _check_whole("tile", self.tile, 1)
+        if self.halo is not None:
+            _check_whole("halo", self.halo, 0)
+        if not 0.0 <= self.threshold <= 1.0:
+            raise BadInput(sentence("threshold", "be from 0 to 1", f"threshold={self.threshold}"))
+
+
+def check_bands(spec: Spec, bands: Sequence[str], name: str = "image") -> None:
+    """Raise BadInput unless ``bands`` are the bands of the model, in its order.
+
+    Parameters
+    ----------
+    spec : Spec
+        The model's.
+    bands : sequence of str
+        Band names of what is put into it.
+    name : str
+        What has these bands, as its user wrote it.
+    """
+    given = tuple(str(band) for band in bands)
+    if given == spec.bands:
+        return
+    do = f"Use {name}.sel(band={list(spec.bands)})" if set(given) >= set(spec.bands) else ""
+    raise BadInput(sentence(name, f"have the model's bands in its order, {spec.bands}", f"bands {given}", do))
+
+
+def band_names(bands: int | Sequence[str]) -> tuple[str, ...]:
+    """Give band names: those given, or ``band_1`` ... for a count.
+
+    Raises
+    ------
+    BadInput
+        If there is none, or a name is there twice.
+    """
+    if isinstance(bands, str) or (isinstance(bands, int) and bands < 1):
+        raise BadInput(sentence("bands", "be a list of names or a positive count", f"bands={bands!r}"))
+    names = tuple(f"band_{i + 1}" for i in range(bands)) if isinstance(bands, int) else tuple(map(str, bands))
+    if not names or len(set(names)) < len(names):
+        raise BadInput(sentence("bands", "be one or more names, each once", f"bands={names}"))
+    return names
+
+
+def _check_constants(name: str, values: Sequence[float], bands: Sequence[str], *, positive: bool) -> None:
+    if len(values) != len(bands):
+        raise BadInput(sentence(name, f"hold one number for each of {len(bands)} bands", f"{len(values)} numbers"))
+    for band, value in zip(bands, values):
+        if not isfinite(value) or (positive and value <= 0):
+            rule = "hold positive numbers" if positive else "hold finite numbers"
+            do = f"Leave out a band that does not vary, or give it {name}=1" if positive else ""
+            raise BadInput(sentence(name, rule, f"{value} for band {band!r}", do))
+
+
+def _check_whole(name: str, value: int, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise BadInput(sentence(name, f"be a whole number, at least {least}", f"{name}={value!r}"))
