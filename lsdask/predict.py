@@ -18,7 +18,7 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
-from lsdask import __version__, models, schema, store, tasks, tiling
+from lsdask import __version__, ledger, models, schema, store, tasks, tiling
 from lsdask.errors import BadInput, sentence
 
 if TYPE_CHECKING:
@@ -29,36 +29,6 @@ NAME = "scores"
 
 Model = Any
 """A model folder (str or Path), a ``models.Segmenter``, or a callable on numpy blocks."""
-
-
-@dataclass(frozen=True)
-class Network:
-    """A network to be run on blocks as stored; it is loaded on first use, once in each process.
-
-    Attributes
-    ----------
-    model : path or Segmenter
-        A model folder, or the module itself, which then travels with the work.
-    nodata : float, int or None
-        What stands for no data in the blocks.
-    device, precision : str
-        See ``models.runner``.
-    """
-
-    model: Any
-    nodata: float | int | None
-    device: str = "auto"
-    precision: str = "auto"
-
-    def __call__(self, blocks: np.ndarray) -> np.ndarray:
-        held = self.__dict__.get("_runner")
-        if held is None:
-            held = models.runner(self.model, nodata=self.nodata, device=self.device, precision=self.precision)
-            object.__setattr__(self, "_runner", held)
-        return held(blocks)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_runner"}
 
 
 @dataclass(frozen=True)
@@ -265,17 +235,19 @@ def run(
     """
     image = source if isinstance(source, xr.DataArray) else store.open(source)
     scorer = _scorer(image, model, classes, dtype, edge, fill, device, precision)
+    tile = min(tile, _whole(max(image.sizes["y"], image.sizes["x"])))
+    if isinstance(scorer.runner, models.Runner):
+        scorer.runner.precision = _precision(scorer.runner, image, target, client)
     template = _scores(da.zeros(_shape(image, scorer), chunks=-1, dtype=dtype), image, scorer)
-    network = isinstance(scorer.runner, Network)
     return tasks.run(
         Kernel(store.reader(image), str(target), scorer),
         target=target,
         template=template,
-        tile=_fit(tile, image),
+        tile=tile,
         halo=halo,
         plan=_plan(image, model, scorer, fill),
         client=client,
-        workers=workers or (2 if network else None),
+        workers=workers or (2 if isinstance(scorer.runner, models.Runner) else None),
         retries=retries,
         progress=progress,
         label="predict",
@@ -305,10 +277,47 @@ class Kernel:
         }
 
 
-def _fit(tile: int, image: xr.DataArray) -> int:
-    """Lower a tile to what a small image needs, in whole 64 pixels, so that it is not mostly padding."""
-    needed = -(-max(image.sizes["y"], image.sizes["x"]) // 64) * 64
-    return min(tile, needed)
+def _whole(side: int) -> int:
+    """Round a side up to whole 64 pixels: a small image's tile, so that its block is not mostly padding."""
+    return -(-side // 64) * 64
+
+
+def _precision(runner: models.Runner, image: xr.DataArray, target: str | Path, client: "Client | None") -> str:
+    """Settle what "auto" means once for the whole run, so that no worker decides for itself.
+
+    A run that goes on keeps the precision it began with.
+    """
+    if runner.precision != "auto":
+        return runner.precision
+    held = ledger.plan_of(target).get("precision") if store.exists(target) else None
+    if held is not None:
+        return str(held)
+    block = _probe(image, runner.nodata)
+    if block is None:
+        return "float32"
+    return runner.settle(block) if client is None else client.submit(_settle, runner, block, pure=False).result()
+
+
+def _settle(runner: models.Runner, block: np.ndarray) -> str:
+    return runner.settle(block)
+
+
+def _probe(image: xr.DataArray, nodata: float | int | None) -> np.ndarray | None:
+    """Find a block (1, band, y, x) with data: windows spread over the image, at most 64; None if all are void."""
+    grid = tiling.grid((image.sizes["y"], image.sizes["x"]), models.CHECKED)
+    reader = store.reader(image)
+    places = list(grid.places()) if len(grid) <= 64 else _spread(grid)
+    for place in places:
+        block = reader.read(*grid[place].write)
+        if schema.valid_block(block, nodata).mean() > 0.5:
+            return block[None]
+    return None
+
+
+def _spread(grid: tiling.Grid) -> list[tuple[int, int]]:
+    rows, columns = (np.linspace(0, count - 1, 8).astype(int) for count in grid.count)
+    places = [(int(row), int(column)) for row in rows for column in columns]
+    return [places[i] for i in np.random.default_rng(0).permutation(len(places))]
 
 
 def _scorer(
@@ -328,7 +337,7 @@ def _scorer(
     spec = _spec(model)
     if spec is not None:
         models.check_bands(spec, schema.bands(image))
-        runner: Network | Filled = Network(model, nodata, device, precision)
+        runner: models.Runner | Filled = models.runner(model, nodata=nodata, device=device, precision=precision)
         classes = classes or _class_names(spec.classes)
     elif callable(model):
         runner = Filled(model, nodata, fill)
@@ -339,9 +348,10 @@ def _scorer(
 
 
 def _spec(model: Model) -> models.Spec | None:
+    """Give the spec of a network, None for any other callable; a folder is read whole, so that damage shows now."""
     if isinstance(model, str | Path):
-        return models.read_spec(model)
-    return getattr(model, "spec", None)
+        return models.load(model).spec
+    return model.spec if isinstance(model, models.Segmenter) else None
 
 
 def _class_names(count: int) -> tuple[str, ...]:
@@ -369,13 +379,13 @@ def _plan(image: xr.DataArray, model: Model, scorer: Scorer, fill: float) -> dic
         "dtype": scorer.dtype,
         "edge": scorer.edge,
         "fill": fill if isinstance(scorer.runner, Filled) else None,
-        "precision": scorer.runner.precision if isinstance(scorer.runner, Network) else None,
+        "precision": scorer.runner.precision if isinstance(scorer.runner, models.Runner) else None,
     }
 
 
 def _digest(model: Model) -> str:
     """Name a model by its weights and spec; any other callable by its own name."""
-    if isinstance(model, str | Path) or hasattr(model, "spec"):
+    if isinstance(model, str | Path | models.Segmenter):
         return models.digest(model)
     named = model if hasattr(model, "__qualname__") else type(model)
     return f"{named.__module__}.{named.__qualname__}"
