@@ -1,0 +1,1 @@
+"""Whole experiments over the rooms: the demo, one file a paper."""
