@@ -110,6 +110,8 @@ class Layer:
         The pixels of the grid that it may touch.
     exact : bool
         Whether its pixels are the grid's pixels, so that no warping is needed.
+    scale : (float, float)
+        Pixels of the grid that one of its pixels makes, (y, x).
     """
 
     header: Header
@@ -117,6 +119,7 @@ class Layer:
     slots: tuple[int, ...]
     box: Box
     exact: bool
+    scale: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -557,7 +560,7 @@ def _union(headers: Sequence[Header]) -> GeoBox:
     counts = Counter(alike[header.crs] for header in headers)
     crs = counts.most_common(1)[0][0]
     finest = min((h for h in headers if alike[h.crs] == crs), key=lambda h: abs(h.transform.a * h.transform.e))
-    boxes = np.array([_box(header, finest.transform, crs, same=alike[header.crs] == crs)[0] for header in headers])
+    boxes = np.array([_box(_extent(h, finest.transform, crs), h, crs) for h in headers])
     (top, left), (bottom, right) = boxes[:, :2].min(0).tolist(), boxes[:, 2:].max(0).tolist()
     return GeoBox((bottom - top, right - left), finest.transform @ Affine.translation(left, top), crs)
 
@@ -577,25 +580,36 @@ def _equal(one: str, other: str) -> bool:
 
 
 def _layer(header: Header, numbers: tuple[int, ...], slots: tuple[int, ...], target: Target) -> Layer:
-    same = _equal(header.crs, target.crs)
-    box, exact = _box(header, target.transform, target.crs, same=same)
-    return Layer(header, numbers, slots, box, exact)
+    extent = _extent(header, target.transform, target.crs)
+    box = _box(extent, header, target.crs)
+    (top, left, bottom, right), (height, width) = extent, header.shape
+    exact = _equal(header.crs, target.crs) and max(abs(np.subtract(extent, box))) < ON_GRID
+    exact = exact and (box[2] - box[0], box[3] - box[1]) == header.shape
+    return Layer(header, numbers, slots, box, bool(exact), ((bottom - top) / height, (right - left) / width))
 
 
-def _box(header: Header, transform: Affine, crs: str, *, same: bool) -> tuple[Box, bool]:
-    """Give the pixels (top, left, bottom, right) that a file may touch, and whether its pixels are theirs."""
+def _extent(header: Header, transform: Affine, crs: str) -> tuple[float, float, float, float]:
+    """Give (top, left, bottom, right) of a file in pixels of a grid."""
     height, width = header.shape
-    if same:
-        place = ~transform @ header.transform
-        top, left = round(place.f), round(place.c)
-        drift = place.a * width + place.c - left - width, place.e * height + place.f - top - height
-        if max(abs(place.c - left), abs(place.f - top), *map(abs, drift)) < ON_GRID:
-            return (top, left, top + height, left + width), True
-        return _outward(place.c, place.f, place.a * width + place.c, place.e * height + place.f, margin=0), False
-    (left_, bottom_, right_, top_) = _bounds(header, crs)
     inverse = ~transform
-    (x0, y0), (x1, y1) = inverse @ (left_, top_), inverse @ (right_, bottom_)
-    return _outward(x0, y0, x1, y1, margin=1), False
+    if _equal(header.crs, crs):
+        place = inverse @ header.transform
+        return place.f, place.c, place.f + place.e * height, place.c + place.a * width
+    west, south, east, north = _bounds(header, crs)
+    (left, top), (right, bottom) = inverse @ (west, north), inverse @ (east, south)
+    return top, left, bottom, right
+
+
+def _box(extent: Sequence[float], header: Header, crs: str) -> Box:
+    """Round an extent outward, but not for a thousandth of a pixel; bounds in another CRS get a pixel more."""
+    top, left, bottom, right = extent
+    margin = 0 if _equal(header.crs, crs) else 1
+    return (
+        math.floor(top + ON_GRID) - margin,
+        math.floor(left + ON_GRID) - margin,
+        math.ceil(bottom - ON_GRID) + margin,
+        math.ceil(right - ON_GRID) + margin,
+    )
 
 
 def _bounds(header: Header, crs: str) -> tuple[float, float, float, float]:
@@ -613,12 +627,6 @@ def _bounds(header: Header, crs: str) -> tuple[float, float, float, float]:
         do = "Pass grid= in a CRS that holds all files"
         raise BadInput(sentence(header.path, "lie within the CRS of the grid", reason, do))
     return bounds
-
-
-def _outward(x0: float, y0: float, x1: float, y1: float, *, margin: int) -> Box:
-    """Round pixel bounds outward, but not for a thousandth of a pixel."""
-    top, left = math.floor(y0 + ON_GRID) - margin, math.floor(x0 + ON_GRID) - margin
-    return top, left, math.ceil(y1 - ON_GRID) + margin, math.ceil(x1 - ON_GRID) + margin
 
 
 def _common(one: Box, other: Box) -> Box:
@@ -730,16 +738,10 @@ def _warp(file: Any, layer: Layer, window: Box, target: Target) -> tuple[np.ndar
         resampling=Resampling[target.resampling],
         tolerance=EXACT,
         **void,
-        **_scales(layer),
-        UNIFIED_SRC_NODATA="NO",  # each band by itself: else a value beside a void one is mixed with nodata
+        XSCALE=repr(layer.scale[1]),  # else GDAL takes them from each window, and chunks would show
+        YSCALE=repr(layer.scale[0]),
+        UNIFIED_SRC_NODATA="PARTIAL",  # a band void by itself is left out by itself, and never mixed in
     ) as warped:
         values = warped.read(list(layer.bands))
         known = known_block(values, layer.header.nodata)
         return values, known if nodata is not None else known & (warped.read_masks(1) > 0)
-
-
-def _scales(layer: Layer) -> dict[str, str]:
-    """Say how many grid pixels a file's pixel makes; GDAL would ask each window, and chunks would show."""
-    height, width = layer.header.shape
-    top, left, bottom, right = layer.box
-    return {"XSCALE": repr((right - left) / width), "YSCALE": repr((bottom - top) / height)}
