@@ -1,0 +1,166 @@
+"""Augmentation: the mask moves exactly as the image does, void stays void, and every draw is seeded."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from lsdask.augment import Augment, affine_block, radiometry_block, symmetry_block
+from lsdask.errors import BadInput
+
+NONE = Augment(flips=False, turns=False, brightness=0, contrast=0)
+MEAN, STD = torch.tensor([10.0, 50.0, 200.0]).view(3, 1, 1), torch.tensor([2.0, 5.0, 40.0]).view(3, 1, 1)
+
+
+def batch(seed: int, n: int = 6, side: int = 12, void: float = 0.2) -> tuple[torch.Tensor, torch.Tensor]:
+    rng = np.random.default_rng(seed)
+    image = rng.normal(0, 1, (n, 3, side, side)).astype("float32") * STD.numpy() + MEAN.numpy()
+    mask = rng.integers(0, 2, (n, side, side)).astype("uint8")
+    mask[rng.random(mask.shape) < void] = 255
+    image[:, 0][mask == 255] = np.nan
+    return torch.from_numpy(image), torch.from_numpy(mask)
+
+
+def change(how: Augment, image: torch.Tensor, mask: torch.Tensor, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    return how(image, mask, generator=torch.Generator().manual_seed(seed), mean=MEAN, std=STD)
+
+
+@given(st.integers(0, 7), st.integers(0, 99))
+def test_a_symmetry_is_numpy_s(which, seed):
+    image, mask = batch(seed, n=2)
+    for tiles in (image, mask):
+        expected = tiles.numpy()[..., ::-1] if which >= 4 else tiles.numpy()
+        expected = np.rot90(expected, which % 4, (-2, -1))
+        np.testing.assert_array_equal(symmetry_block(tiles, torch.tensor([which, which])).numpy(), expected)
+
+
+@given(st.integers(0, 2**31 - 1), st.booleans(), st.booleans())
+def test_flips_and_turns_move_pixels_and_labels_alike(seed, flips, turns):
+    image, mask = batch(seed % 100)
+    image[:, 1] = mask  # a band that is the mask
+    moved, labels = change(Augment(flips=flips, turns=turns, brightness=0, contrast=0), image, mask, seed)
+    assert torch.equal(moved[:, 1], labels.float())
+    assert torch.equal(torch.isnan(moved[:, 0]), labels == 255)
+    for before, after in zip(image, moved):
+        assert sorted(before.flatten().nan_to_num().tolist()) == sorted(after.flatten().nan_to_num().tolist())
+
+
+def test_all_eight_symmetries_come_about_equally_often():
+    image = torch.arange(9.0).view(1, 1, 3, 3).expand(800, 3, 3, 3)
+    moved, _ = change(Augment(brightness=0, contrast=0), image, image[:, 0].to(torch.uint8))
+    _, times = np.unique(moved[:, 0].reshape(800, 9).numpy(), axis=0, return_counts=True)
+    assert len(times) == 8
+    assert times.min() > 60
+    oblong, _ = change(
+        Augment(turns=False, brightness=0, contrast=0), image[..., :2], image[:, 0, :, :2].to(torch.uint8)
+    )
+    assert len(np.unique(oblong[:, 0].reshape(800, 6).numpy(), axis=0)) == 4
+
+
+@given(st.integers(0, 99), st.floats(-180, 180), st.floats(0.5, 2))
+def test_a_free_turn_takes_the_label_of_the_pixel_it_takes(seed, degrees, scale):
+    image, mask = batch(seed, n=1)
+    mask = mask[:, ::4, ::4].repeat_interleave(4, 1).repeat_interleave(4, 2)
+    image[:, 1] = mask
+    moved, labels = affine_block(image, mask, torch.tensor([np.radians(degrees)]).float(), torch.tensor([scale]))
+    pure = ~torch.isnan(moved[:, 1]) & ((moved[:, 1] - moved[:, 1].round()).abs() < 1e-6)
+    # Where all four neighbours have one label, the nearest has it too.
+    agree = (moved[:, 1].round() == labels.float()) | ~torch.isin(moved[:, 1].round(), torch.tensor([0.0, 1.0]))
+    assert agree[pure].all()
+    assert torch.isin(labels, torch.tensor([0, 1, 255], dtype=torch.uint8)).all()
+    void = torch.isnan(moved[:, 0])
+    assert (labels[~void & ~torch.isnan(moved[:, 1])] != 255).all()
+
+
+@pytest.mark.parametrize("degrees", [17.0, -60.0])
+@pytest.mark.parametrize("shape", [(21, 21), (15, 27)])
+def test_a_free_turn_is_scipy_s(degrees, shape):
+    field = np.random.default_rng(0).normal(size=shape).astype("float32")
+    turn = np.radians(degrees)
+    matrix = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
+    centre = (np.array(shape) - 1) / 2
+    for sign in (1, -1):
+        expected = ndimage.affine_transform(
+            field, matrix, offset=centre - matrix @ centre, order=1, mode="constant", cval=np.nan
+        )
+        got, _ = affine_block(
+            torch.from_numpy(field)[None, None],
+            torch.zeros(1, *shape, dtype=torch.uint8),
+            torch.tensor([sign * turn], dtype=torch.float32),
+            torch.ones(1),
+        )
+        inside = ~np.isnan(expected) & ~np.isnan(got[0, 0].numpy())
+        if np.allclose(got[0, 0].numpy()[inside], expected[inside], atol=1e-3):
+            assert inside.sum() > 0.4 * field.size
+            return
+    pytest.fail("neither way round agrees with scipy")
+
+
+@given(st.integers(0, 2**31 - 1))
+def test_radiometry_leaves_void_and_mask_alone_and_is_linear_in_each_band(seed):
+    image, mask = batch(3)
+    moved, labels = change(Augment(flips=False, turns=False, brightness=0.3, contrast=0.3), image, mask, seed)
+    assert torch.equal(labels, mask)
+    assert torch.equal(torch.isnan(moved), torch.isnan(image))
+    for tile in range(len(image)):
+        before, after = ((each[tile] - MEAN) / STD for each in (image, moved))
+        known = ~torch.isnan(before)
+        slope, shift = np.polyfit(before[known].numpy(), after[known].numpy(), 1)
+        np.testing.assert_allclose(after[known], slope * before[known] + shift, atol=1e-3)
+        assert abs(np.log(slope)) <= 0.3 + 1e-3
+        assert abs(shift) <= 0.3 + 1e-3
+
+
+def test_groups_are_drawn_apart_and_bands_of_no_group_keep_their_values():
+    image, mask = batch(5, void=0.0)
+    how = Augment(flips=False, turns=False, brightness=0.5, contrast=0, noise=0.2, groups=((0,), (2,)))
+    moved, _ = change(how, image, mask)
+    assert torch.equal(moved[:, 1], image[:, 1])
+    shifts = ((moved - image) / STD).mean((2, 3))
+    assert (shifts[:, 0] - shifts[:, 2]).abs().min() > 1e-3
+    noise = ((moved - image) / STD)[:, 0]
+    assert noise.std((1, 2)).mean().item() == pytest.approx(0.2, rel=0.1)
+
+
+def test_a_dropped_band_is_void_in_its_tile_only():
+    image, mask = batch(5, n=200, side=4, void=0.0)
+    how = Augment(flips=False, turns=False, brightness=0, contrast=0, drop=0.3, groups=((0, 1),))
+    moved, labels = change(how, image, mask)
+    gone = torch.isnan(moved)
+    assert torch.equal(gone.all((2, 3)), gone.any((2, 3)))
+    assert not gone[:, 2].any()
+    assert 0.2 < gone[:, :2].float().mean() < 0.4
+    assert torch.equal(labels, mask)
+
+
+def test_the_same_generator_gives_the_same_batch_and_nothing_asked_for_changes_nothing():
+    image, mask = batch(1)
+    how = Augment(rotate=20, zoom=1.2, noise=0.1, drop=0.1)
+    one, same, other = (change(how, image, mask, seed) for seed in (1, 1, 2))
+    assert torch.equal(one[0].nan_to_num(), same[0].nan_to_num())
+    assert torch.equal(one[1], same[1])
+    assert not torch.equal(one[0].nan_to_num(), other[0].nan_to_num())
+    same = change(NONE, image, mask)
+    assert torch.equal(same[0].nan_to_num(), image.nan_to_num())
+    assert torch.equal(same[1], mask)
+
+
+def test_no_shift_and_no_stretch_keep_every_bit():
+    image, _ = batch(2)
+    none = torch.zeros(len(image), 3, 1, 1)
+    assert torch.equal(radiometry_block(image, none, none, MEAN, STD).nan_to_num(), image.nan_to_num())
+
+
+@pytest.mark.parametrize("wrong", [{"rotate": 270}, {"zoom": 0.5}, {"noise": -1}, {"drop": 1.0}, {"contrast": 5}])
+def test_bad_magnitudes_are_named(wrong):
+    (name,) = wrong
+    with pytest.raises(BadInput, match=f"{name} must be from"):
+        Augment(**wrong)
+
+
+def test_oblong_tiles_cannot_be_turned():
+    image, mask = batch(0)
+    with pytest.raises(BadInput, match=r"be square.*Got 12 x 6 px\. Pass turns=False"):
+        change(Augment(), image[..., :6], mask[..., :6])
