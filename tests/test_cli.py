@@ -1,0 +1,115 @@
+"""The command, step by step on one small scene, and what it says to bad input."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import geopandas as gpd
+import pandas as pd
+import pytest
+import rioxarray  # noqa: F401
+from typer.testing import CliRunner
+
+import lsdask as ls
+from lsdask import cli
+
+runner = CliRunner()
+
+
+def lsdask(*arguments: object, code: int = 0) -> str:
+    result = runner.invoke(cli.app, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert result.exit_code == code, result.output
+    return re.sub(r"\s+", " ", result.output)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A scene in two files, and its landslides."""
+    folder = tmp_path_factory.mktemp("cli")
+    land = ls.synthetic.landscape((256, 320), seed=3)
+    (folder / "scenes").mkdir()
+    land.scene[:, :, :200].rio.to_raster(folder / "scenes" / "west.tif")
+    land.scene[:, :, 150:].rio.to_raster(folder / "scenes" / "east.tif")
+    land.polygons.to_file(folder / "slides.gpkg")
+    ls.store.write(land.scene, folder / "whole.zarr")
+    return folder
+
+
+def test_the_steps(folder: Path) -> None:
+    out = lsdask("mosaic", folder / "scenes", "--out", folder / "mosaic.zarr", "--bands", "blue,green,red,nir")
+    assert "1 of 1 tiles" in out
+    assert (ls.store.open(folder / "mosaic.zarr").values == ls.store.open(folder / "whole.zarr").values).all()
+
+    lsdask("cluster", folder / "mosaic.zarr", folder / "clusters.zarr", "--k", "2,3", "--samples", 5000)
+    assert list(ls.store.open(folder / "clusters.zarr").k.values) == [2, 3]
+
+    out = lsdask(
+        "tiles", folder / "mosaic.zarr", folder / "tiles.parquet", "--mask", folder / "slides.gpkg", "--size", 64
+    )
+    assert set(pd.read_parquet(folder / "tiles.parquet").split) >= {"train", "test"}
+    assert "train" in out
+
+    lsdask(
+        "train", folder / "mosaic.zarr", folder / "tiles.parquet", folder / "slides.gpkg", folder / "model",
+        "--epochs", 1, "--batch", 4,
+    )  # fmt: skip
+    out = lsdask("predict", folder / "mosaic.zarr", folder / "model", folder / "scores.zarr", "--tile", 128)
+    assert "6 of 6 tiles" in out
+    out = lsdask("predict", folder / "mosaic.zarr", folder / "model", folder / "scores.zarr", "--tile", 128)
+    assert "0 of 6 tiles" in out
+
+    out = lsdask("evaluate", folder / "scores.zarr", folder / "slides.gpkg", "--tiles", folder / "tiles.parquet",
+                 "--out", folder / "scores.json")  # fmt: skip
+    written = json.loads((folder / "scores.json").read_text())
+    assert f"{written['f1']:.4f}" in out
+
+    out = lsdask("polygons", folder / "scores.zarr", folder / "found.gpkg", "--threshold", 0.01)
+    assert f"Wrote {len(gpd.read_file(folder / 'found.gpkg')):,} landslides" in out
+
+    out = lsdask("info", folder / "scores.zarr")
+    assert "EPSG:32723" in out
+    assert "6 of 6" in out
+    assert "resnet18" in lsdask("info", folder / "model")
+
+
+def test_help_explains() -> None:
+    for name in ("mosaic", "cluster", "tiles", "train", "predict", "evaluate", "polygons", "info", "demo"):
+        out = lsdask(name, "--help")
+        assert "Usage" in out
+        assert len(out) > 300
+    assert ls.__version__ in lsdask("--version")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["info", "nowhere.zarr"], "path must name a Zarr group. Got path=nowhere.zarr, where there is none."),
+        (["mosaic", "nothing/*.tif", "--out", "m.zarr"], "paths must"),
+        (["cluster", "{whole}", "c.zarr", "--k", "two"], "k must be whole numbers with commas between. Got k=two."),
+        (["tiles", "{whole}", "t.parquet", "--fractions", "1,2"], "fractions must be 3 numbers with commas between."),
+        (["predict", "{whole}", "no-model", "s.zarr"], "must be a model folder"),
+        (["evaluate", "{whole}", "no.gpkg"], "mask must name a file."),
+        (["demo", "--data", "{folder}", "--out", "{folder}"], "out must be a new or empty folder."),
+        (["demo", "--data", "{folder}", "--out", "{folder}/new"], "data must hold the folders images/ and masks/"),
+        (["predict", "{whole}", "m", "s", "--scheduler", "tcp://127.0.0.1:1"], "must be"),
+    ],
+)
+def test_bad_input_is_one_line(
+    folder: Path,
+    arguments: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    filled = [part.format(whole=folder / "whole.zarr", folder=folder) for part in arguments]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["lsdask", *filled])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    stderr = capsys.readouterr().err
+    assert left.value.code == 2
+    assert stderr.startswith("lsdask: ")
+    assert said in stderr
+    assert stderr.count("\n") == 1
