@@ -230,7 +230,7 @@ def write(
         raise BadInput(sentence("image", "be a DataArray with 'y' and 'x' as its last dims", f"{type(image).__name__}"))
     schema.geobox(image)
     return tasks.run(
-        WriteTile(store.reader(image), str(path)),
+        WriteTile(store.reader(image), str(path), str(image.name or "image")),
         target=path,
         template=image,
         tile=shard,
@@ -254,9 +254,10 @@ class WriteTile:
 
     source: store.Reader
     target: str
+    name: str
 
     def __call__(self, tile: tiling.Tile) -> dict[str, float]:
         y, x = tile.write
         values = self.source.read(y, x)
-        store.array(self.target, mode="r+")[..., y, x] = values
+        store.array(self.target, mode="r+", name=self.name)[..., y, x] = values
         return {"pixels": float(values.shape[-2] * values.shape[-1])}
