@@ -1,0 +1,502 @@
+"""Streams of tiles: the right pixels, each tile once, in one order whatever the threads, each chunk read once."""
+
+import multiprocessing
+import os
+
+import dask.array as da
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+import xbatcher
+from affine import Affine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from odc.geo.geobox import GeoBox
+
+from lsdask import sampling, schema, store, streaming
+from lsdask.errors import BadInput, Unreadable
+from lsdask.streaming import TileStream
+
+GRID = GeoBox((90, 130), Affine(10, 0, 4e5, 0, -10, 7e6), "EPSG:32723")
+
+
+def values(height=90, width=130, bands=2, dtype="uint16", seed=0):
+    return np.random.default_rng(seed).integers(0, 200, (bands, height, width)).astype(dtype)
+
+
+def wrapped(array, chunks=None):
+    dims = ("band", "y", "x")[-array.ndim :]
+    return xr.DataArray(array if chunks is None else da.from_array(array, chunks=chunks), dims=dims)
+
+
+def cut(array, tiles, rows):
+    """The oracle: plain slices."""
+    return np.stack([array[..., y : y + n, x : x + n] for y, x, n in tiles[["y", "x", "size"]].to_numpy()[rows]])
+
+
+def joined(batches):
+    batches = list(batches)
+    return np.concatenate([batch.image for batch in batches]), [len(batch.image) for batch in batches]
+
+
+images = st.fixed_dictionaries(
+    {
+        "height": st.integers(1, 90),
+        "width": st.integers(1, 90),
+        "bands": st.integers(1, 3),
+        "dtype": st.sampled_from(["uint8", "uint16", "int16", "float32"]),
+    }
+)
+
+
+@given(
+    images,
+    st.integers(1, 40),
+    st.sampled_from([None, (1, 16, 16), (3, 7, 30), (2, 90, 5)]),
+    st.sampled_from([1, 1000, 20_000, 10**7]),
+    st.booleans(),
+    st.integers(0, 3),
+    st.data(),
+)
+def test_every_tile_comes_once_with_its_own_pixels(image, size, chunks, buffer, shuffle, epoch, data):
+    array = values(**image)
+    size = min(size, *array.shape[1:])
+    lazy = wrapped(array, chunks)
+    index = data.draw(st.sampled_from(["grid", "dense", "random"]))
+    tiles = {
+        "grid": lambda: sampling.grid(lazy, size),
+        "dense": lambda: sampling.grid(lazy, size, overlap=0.7),
+        "random": lambda: sampling.random(lazy, size, 17, seed=1),
+    }[index]().head(300)
+    batch_size = data.draw(st.integers(1, 40))
+    stream = TileStream(
+        lazy, tiles, batch_size=batch_size, shuffle=shuffle, seed=5, buffer=buffer if shuffle else 10**9
+    )
+    stream.set_epoch(epoch)
+    order = stream.plan().order
+    assert sorted(order) == list(range(len(tiles)))
+    assert shuffle or (order == np.arange(len(tiles))).all()
+    got, sizes = joined(stream)
+    assert got.dtype == array.dtype
+    np.testing.assert_array_equal(got, cut(array, tiles, order))
+    assert len(sizes) == len(stream) == -(-len(tiles) // batch_size)
+    assert set(sizes[:-1]) <= {batch_size}
+    assert stream.epoch == epoch + 1
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([None, (2, 16, 16)]), st.booleans(), st.booleans())
+def test_masks_are_cut_with_the_image_and_void_pixels_are_unknown(seed, chunks, floats, shuffle):
+    draw = np.random.default_rng(seed)
+    array = values(dtype="float32" if floats else "uint16", seed=seed)
+    void = np.nan if floats else 9
+    array[0][draw.random(array.shape[1:]) < 0.1] = void
+    image = wrapped(array, chunks)
+    if not floats:
+        image.attrs["_FillValue"] = np.uint16(9)
+    mask = draw.choice([0, 1, 255], array.shape[1:]).astype("uint8")
+    expected = np.where(schema.valid_block(array, void), mask, 255)
+    tiles = sampling.grid(image, 20, overlap=0.4)
+    stream = TileStream(image, tiles, mask=wrapped(mask), shuffle=shuffle)
+    rows = stream.plan().order
+    batches = list(stream)
+    got = np.concatenate([batch.mask for batch in batches])
+    assert got.dtype == np.uint8
+    np.testing.assert_array_equal(got, cut(expected, tiles, rows))
+    np.testing.assert_array_equal(np.concatenate([batch.image for batch in batches]), cut(array, tiles, rows))
+
+
+def stream_of(**options):
+    image = wrapped(values(), (2, 16, 16))
+    return TileStream(image, sampling.grid(image, 12, overlap=0.5), **{"batch_size": 10, "buffer": 20_000, **options})
+
+
+def test_the_order_is_the_same_for_any_number_of_threads_and_differs_by_epoch_and_seed():
+    first, second = (joined(stream_of(threads=threads))[0] for threads in (1, 5))
+    np.testing.assert_array_equal(first, second)
+    stream = stream_of()
+    orders = [stream.plan(epoch).order.tolist() for epoch in (0, 1)] + [stream_of(seed=1).plan().order.tolist()]
+    assert len(set(map(tuple, orders))) == 3
+    np.testing.assert_array_equal(joined(stream)[0], first)
+    np.testing.assert_array_equal(stream.plan().order, orders[1])
+
+
+@settings(max_examples=10)
+@given(st.integers(0, 40), st.booleans(), st.integers(0, 2))
+def test_a_stream_goes_on_in_the_middle_of_an_epoch(stop, shuffle, epoch):
+    stream = stream_of(shuffle=shuffle, buffer=10**6)
+    stream.set_epoch(epoch)
+    iterator = iter(stream)
+    stop = min(stop, len(stream))
+    for _ in range(stop):
+        next(iterator)
+    state = stream.state_dict()
+    rest = list(iterator)
+    again = stream_of(shuffle=shuffle, buffer=10**6, threads=1)
+    again.load_state_dict(state)
+    resumed = list(again)
+    assert len(resumed) == len(rest) == len(stream) - stop
+    for mine, theirs in zip(resumed, rest):
+        np.testing.assert_array_equal(mine.image, theirs.image)
+    assert again.epoch == stream.epoch == epoch + 1
+    np.testing.assert_array_equal(again.plan().order, stream.plan().order)
+
+
+def test_a_state_of_another_stream_is_refused():
+    state = stream_of().state_dict()
+    with pytest.raises(BadInput, match=r"state must be of a stream with batch_size=11. Got batch_size=10"):
+        stream_of(batch_size=11).load_state_dict(state)
+    image = wrapped(values(), (2, 16, 16))
+    with pytest.raises(BadInput, match="with tiles="):
+        TileStream(image, sampling.grid(image, 12), batch_size=10, buffer=20_000).load_state_dict(state)
+
+
+@given(st.integers(1, 5), st.integers(1, 4), st.integers(1, 60), st.booleans(), st.booleans(), st.integers(1, 400))
+def test_ranks_and_workers_share_an_epoch(world, workers, batch_size, shuffle, drop_last, n):
+    image = wrapped(values(), (2, 16, 16))
+    tiles = sampling.grid(image, 12, overlap=0.5).head(n)
+    seen, lengths = [], []
+    for rank in range(world):
+        options = {"shuffle": shuffle, "drop_last": drop_last, "rank": rank, "world": world}
+        stream = TileStream(image, tiles, batch_size=batch_size, **options)
+        whole = len(stream)
+        batches = 0
+        for worker in range(workers):
+            stream._worker, stream._workers = worker, workers
+            plan = stream.plan()
+            assert len(stream) == len(plan.bounds) - 1
+            batches += len(stream)
+            seen.extend(plan.order)
+        assert batches == whole
+        lengths.append(whole)
+    assert len(set(seen)) == len(seen)
+    assert max(lengths) - min(lengths) <= (0 if drop_last else 1)
+    if drop_last:
+        assert len(seen) == world * (len(tiles) // world // batch_size * batch_size)
+    else:
+        assert len(seen) == len(tiles)
+
+
+def test_an_empty_share_gives_no_batches():
+    image = wrapped(values(), (2, 16, 16))
+    stream = TileStream(image, sampling.grid(image, 80), rank=4, world=5, shuffle=True)
+    assert (len(stream), list(stream), stream.epoch) == (0, [], 1)
+
+
+def counted(array, chunk):
+    """An image that counts the loads of each of its chunks."""
+    loads = {}
+
+    def load(block_info=None):
+        (_, _), (y0, y1), (x0, x1) = block_info[None]["array-location"]
+        loads[y0, x0] = loads.get((y0, x0), 0) + 1
+        return array[:, y0:y1, x0:x1]
+
+    chunks = [(array.shape[0],), *((chunk,) * (n // chunk) for n in array.shape[1:])]
+    lazy = da.map_blocks(load, chunks=chunks, dtype=array.dtype, meta=array[:0, :0, :0])
+    return wrapped(lazy), loads
+
+
+@pytest.mark.parametrize("buffer", [60_000, 250_000, 10**7])
+@pytest.mark.parametrize("overlap", [0.0, 0.5])
+def test_chunks_are_decoded_as_often_as_planned_and_memory_stays_within_the_plan(buffer, overlap):
+    array = values(256, 320)
+    image, loads = counted(array, 32)
+    tiles = sampling.grid(image, 10, overlap=overlap)
+    stream = TileStream(image, tiles, buffer=buffer, batch_size=4, threads=1)
+    plan, facts = stream.plan(), stream.explain()
+    held = []
+    pool = streaming._Held(plan, stream._windows)
+    for batch, reads in enumerate(np.searchsorted(plan.first, np.arange(len(stream)), "right").tolist()):
+        while len(pool) < reads:
+            pool.add(stream._read(plan, len(pool)))
+        kept = [*pool._reads.values(), *pool._waiting.values()]
+        held.append(sum(block.image.nbytes for block in kept))
+        pool.cut(batch)
+    assert sum(loads.values()) / len(loads) == facts["decodes_per_chunk"]
+    assert len(loads) == facts["chunks"] == 80
+    assert max(held) <= plan.peak(stream._pixel, stream._tile)
+    if buffer >= 250_000:
+        assert facts["decodes_per_chunk"] <= 1.1
+        assert max(held) <= buffer
+    assert not pool._reads
+    assert not pool._waiting
+
+
+def test_only_chunks_that_tiles_touch_are_read():
+    image, loads = counted(values(256, 320), 32)
+    joined(TileStream(image, sampling.table([0, 96, 250], [3, 60, 300], 6)))
+    assert loads == {(0, 0): 1, (96, 32): 1, (96, 64): 1, (224, 288): 1}
+
+
+@given(st.integers(1, 60), st.integers(1, 12), st.integers(1, 30), st.integers(0, 99))
+def test_spreading_never_needs_more_reads_than_the_buffer_keeps(reads, keep, tiles, seed):
+    complete = np.sort(np.random.default_rng(seed).integers(0, reads, tiles * reads))
+    order = streaming.spread(complete, reads, keep, [seed])
+    assert sorted(order) == list(range(len(complete)))
+    place = np.argsort(order)
+    first = [place[complete == read].min() for read in np.unique(complete)]
+    needed_by = np.minimum.accumulate(first[::-1])[::-1]  # a read is there before any later one is needed
+    last = np.array([place[complete == read].max() for read in np.unique(complete)])
+    for time in range(len(order)):
+        assert ((needed_by <= time) & (last >= time)).sum() <= keep
+
+
+def test_a_buffer_that_holds_everything_shuffles_as_well_as_a_permutation():
+    order = streaming.spread(np.repeat(np.arange(20), 100), 20, 50, [1])
+    neighbours = np.corrcoef(order[:-1], order[1:])[0, 1]
+    assert abs(neighbours) < 0.1
+    assert abs(np.corrcoef(order, np.arange(len(order)))[0, 1]) < 0.1
+
+
+def test_batches_mix_tiles_of_all_cells_in_the_buffer():
+    image = wrapped(values(320, 320), (2, 32, 32))
+    stream = TileStream(image, sampling.grid(image, 8), batch_size=32, buffer=10 * 32 * 32 * 4 * 3 // 2)
+    rows = stream.plan().order[: 32 * (len(stream) // 2)].reshape(-1, 32)
+    cells = stream._windows[rows, 0] // 32 * 10 + stream._windows[rows, 1] // 32
+    assert np.mean([len(np.unique(batch)) for batch in cells]) > 8  # 9.7 of 10 for an even draw
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    path = tmp_path_factory.mktemp("store") / "image.zarr"
+    array = values()
+    image = schema.wrap(array, GRID, schema.MOSAIC, name="image", coords={"band": ["red", "nir"]}, nodata=7)
+    store.write(image, path, chunk=16, shard=32)
+    return path, array
+
+
+def test_a_store_is_read_directly_in_its_own_chunks(stored):
+    path, array = stored
+    image = store.open(path)
+    tiles = sampling.grid(image, 12, overlap=0.5)
+    stream = TileStream(image, tiles, batch_size=7)
+    assert (stream._image.path, stream._chunk) == (str(path), (16, 16))
+    assert (stream.bands, stream.nodata) == (("red", "nir"), 7)
+    np.testing.assert_array_equal(joined(stream)[0], cut(array, tiles, stream.plan(0).order))
+    assert stream.explain()["decodes_per_chunk"] == 1
+
+
+def test_a_window_or_other_bands_of_a_store_are_not_mistaken_for_it(stored):
+    path, array = stored
+    image = store.open(path).isel(band=[1, 0], y=slice(5, 80), x=slice(3, 100))
+    tiles = sampling.grid(image, 12)
+    stream = TileStream(image, tiles)
+    np.testing.assert_array_equal(joined(stream)[0], cut(array[::-1, 5:80, 3:100], tiles, stream.plan(0).order))
+
+
+class Failing:
+    """A reader whose reads of one pixel fail a number of times."""
+
+    def __init__(self, array, times):
+        self.array, self.times = array, times
+
+    def read(self, y, x):
+        if y.start <= 40 < y.stop and x.start <= 70 < x.stop and self.times:
+            self.times -= 1
+            raise Unreadable(f"rows {y.start} to {y.stop} cannot be read")
+        return self.array[:, y, x]
+
+
+def test_a_read_that_fails_once_is_tried_again():
+    stream = stream_of()
+    expected = joined(stream_of())[0]
+    stream._image = Failing(values(), 1)
+    np.testing.assert_array_equal(joined(stream)[0], expected)
+
+
+def test_a_read_that_fails_twice_ends_the_epoch_and_names_window_and_chunk():
+    stream = stream_of()
+    stream._image = Failing(values(), 99)
+    with pytest.raises(Unreadable, match=r"rows \d+ to \d+ cannot be read \(first in chunk \(2, 4\); tried twice\)"):
+        list(stream)
+
+
+def test_a_torn_shard_is_named(tmp_path):
+    image = schema.wrap(values(), GRID, schema.MOSAIC, name="image", coords={"band": ["red", "nir"]})
+    store.write(image, tmp_path / "image.zarr", chunk=16, shard=32)
+    shard = tmp_path / "image.zarr" / "image" / "c" / "0" / "1" / "2"
+    shard.write_bytes(shard.read_bytes()[:-50])
+    lazy = store.open(tmp_path / "image.zarr")
+    with pytest.raises(Unreadable, match=r"image.zarr cannot be read.*first in chunk \([23], [45]\)"):
+        list(TileStream(lazy, sampling.grid(lazy, 12)))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"tiles": sampling.table([], [], 8)}, "tiles must hold at least one tile"),
+        (
+            {"tiles": sampling.table([0], [0], 91)},
+            r"lie inside the image of 90 x 130 px. Got tile 0 \(y=0, x=0, size=91\)",
+        ),
+        ({"tiles": sampling.table([-1], [0], 8)}, "lie inside the image"),
+        (
+            {"tiles": pd.concat([sampling.table([0], [0], s) for s in (8, 9)])},
+            r"tiles must have one size. Got sizes \[8, 9\]",
+        ),
+        ({"tiles": pd.DataFrame({"y": [0]})}, "have the column 'x'"),
+        ({"mask": wrapped(np.zeros((90, 131), "uint8"))}, r"mask must have the image's shape \(90, 130\)"),
+        ({"mask": wrapped(np.zeros((1, 90, 130), "uint8"))}, r"mask must have dims \('y', 'x'\)"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"threads": 0}, "threads must be at least 1"),
+        ({"rank": 2, "world": 2}, "rank must be from 0 to 1, below world. Got rank=2"),
+    ],
+)
+def test_bad_input_is_refused_at_once(options, words):
+    with pytest.raises(BadInput, match=words):
+        TileStream(wrapped(values()), **{"tiles": sampling.table([0], [0], 8), **options})
+
+
+def test_a_mask_on_another_grid_is_refused(stored):
+    image = store.open(stored[0])
+    moved = GeoBox(GRID.shape, GRID.transform @ Affine.translation(1, 0), GRID.crs)
+    mask = schema.wrap(np.zeros((90, 130), "uint8"), moved, schema.MASK, name="mask")
+    with pytest.raises(BadInput, match="mask must lie on the grid of image"):
+        TileStream(image, sampling.grid(image, 8), mask=mask)
+
+
+def test_a_mask_value_that_means_nothing_is_named_with_its_tile_if_a_tile_has_it():
+    mask = np.zeros((90, 130), "uint8")
+    mask[50, 60] = 3
+    tiles = sampling.table([0, 48, 70], [0, 55, 90], 8)
+    with pytest.raises(BadInput, match=r"mask must hold 0 to 1 and 255 \(unknown\). Got 3 in tile 1 \(y=48, x=55\)"):
+        list(TileStream(wrapped(values()), tiles, mask=wrapped(mask)))
+    assert list(TileStream(wrapped(values()), tiles.drop(index=1), mask=wrapped(mask)))
+    assert list(TileStream(wrapped(values()), tiles, mask=wrapped(mask), classes=4))
+
+
+def test_a_table_order_that_does_not_fit_is_refused_with_the_memory_it_needs():
+    image = wrapped(values(), (2, 16, 16))
+    tiles = sampling.random(image, 12, 200, seed=1)
+    stream = TileStream(image, tiles, shuffle=False, buffer=20_000)
+    with pytest.raises(
+        BadInput, match=r"buffer must hold what the table's order needs. Got buffer=20000. Pass buffer=\d+"
+    ):
+        list(stream)
+    assert list(TileStream(image, tiles, shuffle=True, buffer=20_000))
+
+
+def test_leaving_in_the_middle_stops_the_threads():
+    import threading
+
+    stream = stream_of()
+    for _ in stream:
+        break
+    names = [thread.name for thread in threading.enumerate()]
+    assert not [name for name in names if name.startswith("lsdask-stream")]
+    assert (stream.epoch, stream.state_dict()["batch"]) == (0, 1)
+
+
+@settings(max_examples=15)
+@given(
+    st.integers(5, 20),
+    st.integers(5, 20),
+    st.integers(0, 4),
+    st.sampled_from([{}, {"concat_input_dims": True}, {"concat_input_dims": True, "batch_dims": {"y": 40, "x": 60}}]),
+)
+def test_the_patches_of_an_xbatcher_generator_stream_with_the_same_values(height, width, overlap, how):
+    array = values(100, 120)
+    generator = xbatcher.BatchGenerator(
+        wrapped(array),
+        input_dims={"band": 2, "y": height, "x": width},
+        input_overlap={"y": overlap, "x": overlap},
+        **how,
+    )
+    lazy = xbatcher.BatchGenerator(
+        wrapped(array, (2, 16, 16)),
+        input_dims={"band": 2, "y": height, "x": width},
+        input_overlap={"y": overlap, "x": overlap},
+        **how,
+    )
+    stream = TileStream.from_xbatcher(lazy)
+    theirs = [batch.values.reshape(-1, 2, height, width) for batch in generator]
+    mine = [batch.image for batch in stream]
+    assert len(stream) == len(mine) == len(theirs)
+    for a, b in zip(mine, theirs):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_xbatcher_patches_can_be_cut_into_other_batches_shuffled_and_completed_at_the_edges():
+    array = values(50, 70)
+    generator = xbatcher.BatchGenerator(wrapped(array, (2, 16, 16)), input_dims={"y": 16, "x": 20})
+    plain = TileStream.from_xbatcher(generator, batch_size=4)
+    assert [len(batch.image) for batch in plain] == [4, 4, 1]
+    shuffled = TileStream.from_xbatcher(generator, batch_size=4, shuffle=True)
+    assert sorted(shuffled.plan().order) == list(range(9))
+    whole = TileStream.from_xbatcher(generator, batch_size=4, edges=True)
+    seen = np.zeros((50, 70), dtype=int)
+    for y0, x0, y1, x1 in whole._windows:
+        seen[y0:y1, x0:x1] += 1
+    assert seen.all()
+    assert len(np.unique(whole._windows, axis=0)) == len(whole._windows) == 16
+    np.testing.assert_array_equal(whole._windows[:9], plain._windows)
+    with pytest.raises(BadInput, match="batch_size must be given with edges or shuffle"):
+        TileStream.from_xbatcher(generator, edges=True)
+
+
+def test_an_xbatcher_grid_is_the_sampling_grid_where_tiles_fit():
+    image = wrapped(values(64, 96), (2, 16, 16))
+    generator = xbatcher.BatchGenerator(image, input_dims={"y": 32, "x": 32}, input_overlap={"y": 16, "x": 16})
+    ours = TileStream(image, sampling.grid(image, 32, overlap=0.5), shuffle=False, batch_size=1)
+    for mine, theirs in zip(ours, generator, strict=True):
+        np.testing.assert_array_equal(mine.image[0], theirs.values)
+
+
+def test_xbatcher_generators_of_other_things_are_refused():
+    image = wrapped(values())
+    with pytest.raises(BadInput, match=r"generator.ds must be an xarray.DataArray"):
+        TileStream.from_xbatcher(xbatcher.BatchGenerator(image.to_dataset(name="a"), input_dims={"y": 8, "x": 8}))
+    with pytest.raises(BadInput, match=r"take all bands in a patch. Got bands 0 to 1"):
+        TileStream.from_xbatcher(xbatcher.BatchGenerator(image, input_dims={"band": 1, "y": 8, "x": 8}))
+
+
+def test_the_torch_face_gives_floats_with_nan_where_there_is_no_data():
+    torch = pytest.importorskip("torch")
+    array = values()
+    image = wrapped(array).assign_attrs(_FillValue=np.uint16(7))
+    mask = wrapped((array[0] % 2).astype("uint8"))
+    stream = TileStream(image, sampling.grid(image, 20), mask=mask, shuffle=False, batch_size=4)
+    dataset = stream.torch()
+    loader = torch.utils.data.DataLoader(dataset, batch_size=None)
+    again = iter(TileStream(image, sampling.grid(image, 20), mask=mask, shuffle=False, batch_size=4))
+    assert len(loader) == len(dataset) == len(stream)
+    for (floats, classes), batch in zip(loader, again, strict=True):
+        assert (floats.dtype, classes.dtype) == (torch.float32, torch.uint8)
+        expected = np.where(batch.image == 7, np.nan, batch.image.astype("float32"))
+        np.testing.assert_array_equal(floats.numpy(), expected)
+        np.testing.assert_array_equal(classes.numpy(), batch.mask)
+
+
+@pytest.mark.slow
+def test_spawned_loader_workers_give_every_tile_once(stored):
+    torch = pytest.importorskip("torch")
+    image = store.open(stored[0])
+    tiles = sampling.grid(image, 12, overlap=0.5)
+    stream = TileStream(image, tiles, batch_size=10)
+    loader = torch.utils.data.DataLoader(
+        stream.torch(), batch_size=None, num_workers=2, multiprocessing_context="spawn", timeout=120
+    )
+    got = np.concatenate([floats.numpy() for floats in loader])
+    expected = streaming.floats_block(cut(stored[1], tiles, np.arange(len(tiles))), 7)
+    key = lambda array: sorted(tile.tobytes() for tile in array)  # noqa: E731
+    assert key(got) == key(expected)
+
+
+def in_fork(stream, queue):
+    try:
+        list(stream)
+    except BadInput as error:
+        queue.put(str(error))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_forked_process_is_told_to_spawn_instead_of_hanging():
+    context = multiprocessing.get_context("fork")
+    queue = context.SimpleQueue()
+    process = context.Process(target=in_fork, args=(stream_of(), queue))
+    process.start()
+    process.join(30)
+    assert not process.is_alive()
+    assert "Pass multiprocessing_context='spawn' or 'forkserver'" in queue.get()
