@@ -322,7 +322,7 @@ def _sum(data, usable, sums, sketch, low, high):  # type: ignore[no-untyped-def]
             high[band] = max(high[band], value)
             _add_exactly(sums[band, 0], value)
             _add_exactly(sums[band, 1], value * value)  # exact for float32 values: 2 x 24 bits fit in 53
-            sketch[band, _place(np.float32(value))] += 1
+            sketch[band, _place(value)] += 1
 
 
 @njit(nogil=True, cache=True)
@@ -342,8 +342,8 @@ def _add_exactly(total, value):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def _place(value):  # type: ignore[no-untyped-def]
-    """Number a float32 rounded to its sign, exponent and 11 bits, so that larger values have larger numbers."""
-    bits = value.view(np.uint32)
+    """Number a value by its sign, exponent and 11 bits as a float32, so that larger values have larger numbers."""
+    bits = np.float32(value).view(np.uint32)
     ordered = ~bits if bits >> np.uint32(31) else bits | np.uint32(0x80000000)
     return np.int64(np.uint32(ordered) >> np.uint32(12))
 
