@@ -219,6 +219,59 @@ def agreement(
     )
 
 
+def within(tiles: pd.DataFrame, like: xr.DataArray) -> xr.DataArray:
+    """Say which pixels lie in any of some tiles, lazily: the ``valid`` of an evaluation on a held-out split.
+
+    Parameters
+    ----------
+    tiles : DataFrame
+        Columns y, x (upper left pixel) and size, in pixels of ``like``.
+    like : DataArray (..., y, x)
+        Gives grid and chunks.
+
+    Returns
+    -------
+    DataArray (y, x) bool
+
+    Examples
+    --------
+    ``count(scores, mask, valid=within(tiles[tiles["split"] == "test"], mask))``
+    """
+    sides = like.data.chunks[-2:] if like.chunks else CHUNK
+    empty = da.zeros(like.shape[-2:], chunks=sides, dtype=bool)
+    windows = tiles[["y", "x", "size"]].to_numpy()
+    inside = da.map_blocks(_within, empty, windows=windows, dtype=bool, meta=np.empty((0, 0), bool))
+    return schema.wrap(inside, schema.geobox(like, "like"), schema.MASK, name="within")
+
+
+def _within(block: np.ndarray, *, windows: np.ndarray, block_info: Any = None) -> np.ndarray:
+    (y0, y1), (x0, x1) = block_info[0]["array-location"]
+    return within_block(windows, slice(y0, y1), slice(x0, x1))
+
+
+def within_block(windows: np.ndarray, y: slice, x: slice) -> np.ndarray:
+    """Say which pixels of a window of the image lie in any of some tiles.
+
+    Parameters
+    ----------
+    windows : (n, 3) int array
+        y, x, size of each tile.
+    y, x : slice
+        The window.
+
+    Returns
+    -------
+    (y, x) bool array
+    """
+    inside = np.zeros((y.stop - y.start, x.stop - x.start), dtype=bool)
+    top, left = windows[:, 0] - y.start, windows[:, 1] - x.start
+    bottom, right = top + windows[:, 2], left + windows[:, 2]
+    touching = (bottom > 0) & (right > 0) & (top < inside.shape[0]) & (left < inside.shape[1])
+    for i in np.flatnonzero(touching):
+        inside[max(top[i], 0) : bottom[i], max(left[i], 0) : right[i]] = True
+    return inside
+
+
 def tally_block(
     scores: np.ndarray, mask: np.ndarray, valid: np.ndarray | None = None, *, thresholds: np.ndarray
 ) -> np.ndarray:

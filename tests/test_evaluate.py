@@ -6,6 +6,7 @@ from fractions import Fraction
 import dask
 import dask.array as da
 import numpy as np
+import pandas as pd
 import pytest
 from affine import Affine
 from hypothesis import given
@@ -269,3 +270,17 @@ def test_bad_input_is_named():
         evaluate.count(scores, mask, valid=mask)
     with pytest.raises(BadInput, match="valid must lie on the grid of scores"):
         evaluate.count(scores, mask, valid=moved == 0)
+
+
+@given(shapes, seeds)
+def test_within_covers_the_tiles_and_nothing_else(shape, seed):
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(0, 6))
+    tiles = pd.DataFrame({"y": rng.integers(0, 40, n), "x": rng.integers(0, 40, n), "size": rng.integers(1, 30, n)})
+    expected = np.zeros((80, 80), dtype=bool)
+    for y, x, size in tiles.to_numpy():
+        expected[y : y + size, x : x + size] = True
+    inside = evaluate.within(tiles, image(chunked(rng, np.zeros(shape, dtype="uint8"))))
+    assert dask.is_dask_collection(inside)
+    assert np.array_equal(inside.values, expected[: shape[0], : shape[1]])
+    assert schema.geobox(inside) == grid(shape)

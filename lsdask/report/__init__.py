@@ -1,0 +1,34 @@
+"""What a person looks at: figures a paper could use, and one self-contained page made of them.
+
+``write(folder)`` makes the page of a finished run; the ``figure_*`` functions give its figures one by one.
+"""
+
+from lsdask.report.figures import (
+    figure_agreement,
+    figure_clusters,
+    figure_detail,
+    figure_history,
+    figure_scene,
+    figure_scores,
+    figure_splits,
+    figure_thresholds,
+)
+from lsdask.report.maps import Window
+from lsdask.report.overviews import overview
+from lsdask.report.page import Run, load, write
+
+__all__ = [
+    "Run",
+    "Window",
+    "figure_agreement",
+    "figure_clusters",
+    "figure_detail",
+    "figure_history",
+    "figure_scene",
+    "figure_scores",
+    "figure_splits",
+    "figure_thresholds",
+    "load",
+    "overview",
+    "write",
+]
