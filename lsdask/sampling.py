@@ -25,6 +25,7 @@ import numpy as np
 import pandas as pd
 import shapely
 import xarray as xr
+from numba import njit
 
 from lsdask import schema
 from lsdask.errors import BadInput, sentence
@@ -454,6 +455,8 @@ def _layers(
         raise BadInput(sentence("describe", "get at least one of mask, valid, labels", "none"))
     for name, layer in layers.items():
         schema.check(layer, schema.MASK, name)
+        if name != "valid" and layer.dtype != np.uint8:
+            raise BadInput(sentence(name, "be uint8", str(layer.dtype), f"Use {name}.astype('uint8')"))
     shapes = {name: layer.shape for name, layer in layers.items()}
     if len(set(shapes.values())) > 1:
         raise BadInput(sentence("the layers", "have one shape", str(shapes)))
@@ -529,20 +532,42 @@ def _merge(n: int, members: Sequence[np.ndarray], partials: Sequence[Counts]) ->
 
 
 def _window_sums(where: np.ndarray, windows: np.ndarray) -> np.ndarray:
-    """Count the True pixels of windows with a summed-area table (Crow 1984)."""
-    area = np.zeros((where.shape[0] + 1, where.shape[1] + 1), dtype="int32")
-    np.cumsum(np.cumsum(where, axis=0, dtype="int32"), axis=1, out=area[1:, 1:])
+    """Count the True pixels of windows with a summed-area table (Crow 1984), whatever they overlap."""
+    area = _summed_area(where)
     y0, x0, y1, x1 = windows.T
     return (area[y1, x1] - area[y0, x1] - area[y1, x0] + area[y0, x0]).astype("int64")
 
 
+@njit(cache=True, nogil=True)
+def _summed_area(where: np.ndarray) -> np.ndarray:
+    area = np.zeros((where.shape[0] + 1, where.shape[1] + 1), dtype=np.int32)
+    for y in range(where.shape[0]):
+        row = np.int32(0)
+        for x in range(where.shape[1]):
+            row += where[y, x]
+            area[y + 1, x + 1] = area[y, x + 1] + row
+    return area
+
+
 def _label_sums(labels: np.ndarray | None, windows: np.ndarray) -> np.ndarray:
     """Count every label's pixels of windows: (tile, label) int32, as wide as the highest label needs."""
-    present = [] if labels is None else [label for label in np.unique(labels) if label != schema.UNKNOWN]
-    sums = np.zeros((len(windows), int(max(present)) + 1 if present else 0), dtype="int32")
-    for label in present:
-        sums[:, label] = _window_sums(labels == label, windows)
-    return sums
+    if labels is None:
+        return np.zeros((len(windows), 0), dtype="int32")
+    present = np.flatnonzero(np.bincount(labels.ravel(), minlength=schema.UNKNOWN + 1)[: schema.UNKNOWN])
+    return _count_labels(labels, windows, int(present.max()) + 1 if len(present) else 0)
+
+
+@njit(cache=True, nogil=True)
+def _count_labels(labels: np.ndarray, windows: np.ndarray, width: int) -> np.ndarray:
+    counts = np.zeros((len(windows), width), dtype=np.int32)
+    for tile in range(len(windows)):
+        y0, x0, y1, x1 = windows[tile]
+        for y in range(y0, y1):
+            for x in range(x0, x1):
+                label = labels[y, x]
+                if label < width:  # 255 is unknown, and no label is higher than the highest
+                    counts[tile, label] += 1
+    return counts
 
 
 def _check_fractions(fractions: tuple[float, float, float]) -> None:

@@ -140,6 +140,8 @@ def test_describe_refuses_what_it_cannot_count():
         sampling.describe(tiles, mask=blank(6, 9))
     with pytest.raises(BadInput, match="at least one of mask, valid, labels"):
         sampling.describe(tiles)
+    with pytest.raises(BadInput, match=r"labels must be uint8. Got int64"):
+        sampling.describe(tiles, labels=blank(8, 8).astype("int64"))
     with pytest.raises(BadInput, match="have one shape"):
         sampling.describe(tiles, mask=blank(8, 8), labels=blank(9, 9))
     with pytest.raises(BadInput, match="hold at least one tile"):
