@@ -447,7 +447,7 @@ def render_block(z: Any, fern: Any, fields: Any, start: Any, resolution: float, 
             soil = pasture * _step(fields[1, a, b], 0.30, 0.34)
             town = _step(fields[2, a, b], 0.10, 0.14) * (1 - _step(z[a, b], 15.0, 30.0)) * (1 - _step(steep, 0.1, 0.2))
             river = (1 - _step(abs(fields[3, a, b]), 0.006, 0.012)) * (1 - _step(z[a, b], 20.0, 40.0))
-            wild = np.float32(0.8) * _step(fields[4, a, b], 0.30, 0.36)
+            wild = np.float32(0.8) * _step(fields[4, a, b], 0.42, 0.46)
             scar = np.float32(0)
             for p in range(3):
                 for q in range(3):
@@ -490,7 +490,7 @@ def _burned(ground: Ground, window: tuple[slice, slice], dtype: str) -> np.ndarr
     """Burn the scars of a window: 1 as an integer, their cover as a float."""
     shapes, facts = _near(ground, window)
     on_pixels = inventory.to_pixels(_on_map(ground, shapes), ground.grid)
-    values = 0.55 + 0.45 * facts[:, 3] if dtype == "float32" else 1
+    values = 0.65 + 0.35 * facts[:, 3] if dtype == "float32" else 1
     return inventory.burn_block(on_pixels, window, values=values, dtype=dtype)
 
 
