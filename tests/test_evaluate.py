@@ -1,7 +1,11 @@
 """Counts and scores against scikit-learn, in any chunking."""
 
+import json
 import math
+import subprocess
+import sys
 from fractions import Fraction
+from pathlib import Path
 
 import dask
 import dask.array as da
@@ -284,3 +288,11 @@ def test_within_covers_the_tiles_and_nothing_else(shape, seed):
     assert dask.is_dask_collection(inside)
     assert np.array_equal(inside.values, expected[: shape[0], : shape[1]])
     assert schema.geobox(inside) == grid(shape)
+
+
+def test_the_benchmark_runs():
+    script = Path(__file__).parents[1] / "benchmarks" / "evaluate.py"
+    out = subprocess.run([sys.executable, script, "--size", "256"], capture_output=True, text=True, check=True)
+    line = json.loads(out.stdout)
+    assert line["agrees"] is True
+    assert line["sweep_over_histogram"] > 0
