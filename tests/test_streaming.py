@@ -1,7 +1,9 @@
 """Streams of tiles: the right pixels, each tile once, in one order whatever the threads, each chunk read once."""
 
+import importlib.util
 import multiprocessing
 import os
+from pathlib import Path
 
 import dask.array as da
 import numpy as np
@@ -500,3 +502,14 @@ def test_a_forked_process_is_told_to_spawn_instead_of_hanging():
     process.join(30)
     assert not process.is_alive()
     assert "Pass multiprocessing_context='spawn' or 'forkserver'" in queue.get()
+
+
+def test_the_benchmark_runs():
+    path = Path(__file__).parents[1] / "benchmarks" / "streaming.py"
+    spec = importlib.util.spec_from_file_location("benchmark_streaming", path)
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    line = benchmark.run(256, chunk=64, limit=32, processes=False)
+    assert line["decodes_per_chunk"] == 1
+    assert line["runs"]["zarr_windows"]["decoded"] > line["runs"]["stream"]["decoded"]
+    assert min(run["tiles_per_second"] for run in line["runs"].values()) > 0
