@@ -8,10 +8,12 @@ ran a U-Net 2.1-2.4 times faster in it, those with tile matrix units 4 times; wi
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
+
+from lsdask.errors import BadInput, sentence
 
 Precision = Literal["float32", "bfloat16", "float16"]
 """What a network computes in; scores are float32 always."""
@@ -21,6 +23,13 @@ LARGEST_DIFFERENCE = 0.1
 
 MEAN_DIFFERENCE = 0.01
 """... and the checked scores differ by no more than this on average."""
+
+
+def check_precision(precision: str) -> None:
+    """Raise BadInput unless ``precision`` is "auto" or one that exists."""
+    known = ("auto", *get_args(Precision))
+    if precision not in known:
+        raise BadInput(sentence("precision", f"be one of {', '.join(known)}", f"precision={precision!r}"))
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from copy import deepcopy
 from math import isnan
 from pathlib import Path
 from threading import Lock
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lsdask.errors import BadInput, sentence
 from lsdask.models.folder import load, read_spec
 from lsdask.models.folding import fold
-from lsdask.models.precision import Check, Precision, candidates, compare, reduce
+from lsdask.models.precision import Check, Precision, candidates, check_precision, compare, reduce
 from lsdask.models.segmenter import Segmenter
 from lsdask.models.spec import Spec
 from lsdask.schema import known_block
@@ -198,9 +198,7 @@ def runner(
     NotFound, Unreadable
         If the folder's description cannot be read.
     """
-    known = ("auto", *get_args(Precision))
-    if precision not in known:
-        raise BadInput(sentence("precision", f"be one of {', '.join(known)}", f"precision={precision!r}"))
+    check_precision(precision)
     if not isinstance(model, Segmenter | str | Path):
         rule = "be a model folder, or made by lsdask.models.build or load"
         raise BadInput(sentence("model", rule, f"a {type(model).__name__}"))

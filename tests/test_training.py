@@ -1,0 +1,285 @@
+"""Training: learns, keeps the best, writes a folder, says what is wrong, and leaves nothing else behind."""
+
+import json
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import f1_score
+
+from lsdask import losses, models, training
+from lsdask.augment import Augment
+from lsdask.errors import BadInput
+from lsdask.training import tally_block
+
+BANDS = ("red", "nir")
+QUIET = {"progress": False, "precision": "float32", "device": "cpu"}
+
+
+class Fake:
+    """A stream of square landslides, brighter in the second band; 0 is void."""
+
+    bands: tuple[str, ...] = BANDS
+    nodata: float | None = 0
+
+    def __init__(self, seed: int, batches: int = 3, n: int = 8, side: int = 32) -> None:
+        rng = np.random.default_rng(seed)
+        self.batches = [self.batch(rng, n, side) for _ in range(batches)]
+        self.epochs = 0
+
+    @staticmethod
+    def batch(rng: np.random.Generator, n: int, side: int) -> tuple[np.ndarray, np.ndarray]:
+        image = rng.integers(80, 120, (n, 2, side, side)).astype("uint16")
+        mask = np.zeros((n, side, side), "uint8")
+        for tile, (y, x) in enumerate(rng.integers(0, side // 2, (n, 2))):
+            mask[tile, y : y + side // 2, x : x + side // 2] = 1
+        image[:, 1][mask == 1] += 100
+        image[:, :, 0], mask[:, 0] = 0, 255
+        return image, mask
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        self.epochs += 1  # when the first batch is asked for: this is a generator, as a stream's is
+        yield from self.batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+class Small(torch.nn.Module):
+    """Two convolutions: enough for square landslides, and quick."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = torch.nn.Conv2d(2, 8, 3, padding=1), torch.nn.Conv2d(8, 1, 1)
+        self.drop = torch.nn.Dropout2d(0.1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.drop(torch.relu(self.first(x))))
+
+
+def small(seed: int = 0) -> models.Segmenter:
+    spec = models.Spec("small", "", BANDS, 1, mean=(100.0, 120.0), std=(12.0, 50.0))
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return models.Segmenter(Small(), spec, stride=1)
+
+
+def fit(model: models.Segmenter, train: Any, valid: Any = None, **more: Any) -> training.Trained:
+    return training.fit(model, train, valid, **{"epochs": 2, "lr": 0.02, **QUIET, **more})
+
+
+def test_a_network_learns_and_its_folder_is_what_was_learnt(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    model = models.build(
+        "unet", bands=BANDS, encoder="mobilenet_v2", decoder_channels=[32, 16, 16, 8, 8], mean=(100, 120), std=(12, 50)
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        done = fit(model, Fake(0), Fake(1, batches=1), epochs=4, lr=2e-3, folder="out/model", seed=3)
+    assert done.history[-1]["f1"] > 0.8
+    assert done.history[-1]["valid"] < done.history[0]["valid"]
+    assert [row["epoch"] for row in done.history] == [0, 1, 2, 3]
+    assert done.folder == Path("out/model")
+    again = models.load("out/model")
+    assert not done.model.training
+    probe = torch.from_numpy(Fake(2).batches[0][0].astype("float32"))
+    with torch.no_grad():
+        assert torch.equal(again(probe), done.model(probe))
+    record = again.spec.record
+    assert record["history"] == [dict(row) for row in done.history]
+    assert (record["seed"], record["train_tiles"], record["valid_tiles"]) == (3, 24, 8)
+    assert record["seconds"] > 0
+    assert again.spec.tile == 32
+    assert [path.name for path in tmp_path.iterdir()] == ["out"], "litter"
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_best_epoch_is_kept_by_loss_or_f1(tmp_path, monkeypatch):
+    told = iter([0.9, 0.2, 0.6] * 2)
+    monkeypatch.setattr("lsdask.training._Sums.loss", property(lambda self: next(told)))
+    monkeypatch.setattr("lsdask.training._Sums.f1", property(lambda self: 0.5))
+    states = []
+    honest = models.save
+
+    def save(model: models.Segmenter, folder: Path, **more: Any) -> Path:
+        states.append(model.net.first.weight.detach().clone())
+        return honest(model, folder, **more)
+
+    monkeypatch.setattr("lsdask.models.save", save)
+    done = fit(small(), Fake(0), epochs=3, folder=tmp_path)
+    assert done.model.spec.record["best_epoch"] == 1
+    assert len(states) == 3  # epochs 0 and 1 as they came, and 1 again at the end
+    assert torch.equal(states[1], states[2])
+    assert torch.equal(done.model.net.first.weight, states[1])
+    assert fit(small(), Fake(0), epochs=3, monitor="f1").model.spec.record["best_epoch"] == 0
+
+
+def test_patience_stops_after_epochs_that_are_not_better(monkeypatch):
+    told = iter([0.9, 0.5, 0.6, 0.7, 0.1])
+    monkeypatch.setattr("lsdask.training._Sums.loss", property(lambda self: next(told)))
+    done = fit(small(), Fake(0), epochs=5, patience=2)
+    assert len(done.history) == 4
+    assert done.model.spec.record["best_epoch"] == 1
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "one_cycle", "plateau"])
+def test_the_same_seed_gives_the_same_history_and_the_global_random_state_is_left(schedule):
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    runs = [fit(small(), Fake(0), Fake(1), schedule=schedule, seed=seed) for seed in (5, 5, 6)]
+    assert torch.equal(torch.get_rng_state(), state)
+    losses_of = [[(row["train"], row["valid"], row["f1"]) for row in run.history] for run in runs]
+    assert losses_of[0] == losses_of[1]
+    assert losses_of[0] != losses_of[2]
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_options_are_taken(optimizer):
+    done = fit(small(), Fake(0), optimizer=optimizer, accumulate=2, clip=1.0, loss=losses.focal, weight_decay=1e-4)
+    assert done.model.spec.record["loss"] == "focal"
+    assert done.model.spec.record["optimizer"] == optimizer
+    assert done.history[0]["valid"] is None
+
+
+def test_each_stream_is_iterated_once_an_epoch_but_for_a_look_at_the_first_batch():
+    train, valid = Fake(0), Fake(1)
+    fit(small(), train, valid, epochs=3)
+    assert (train.epochs, valid.epochs) == (4, 3)
+
+
+def test_unknown_pixels_do_not_change_training():
+    one, other = Fake(0), Fake(0)
+    for image, mask in other.batches:
+        image[:, :, 0] = 0
+        mask[:, 0] = 255
+    kept = [fit(small(), stream, augment=False).history[-1]["train"] for stream in (one, other)]
+    assert kept[0] == kept[1]
+
+
+def test_deep_supervision_trains_all_heads():
+    class Heads(Small):
+        def __init__(self) -> None:
+            super().__init__()
+            self.other = torch.nn.Conv2d(8, 1, 1)
+
+        def forward(self, x: torch.Tensor) -> Any:
+            found = torch.relu(self.first(x))
+            return [self.last(found), self.other(found)] if self.training else self.last(found)
+
+    model = small()
+    model.net = Heads()
+    before = model.net.other.weight.detach().clone()
+    done = fit(model, Fake(0))
+    assert not torch.equal(done.model.net.other.weight, before)
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_the_batch(tmp_path):
+    stream = Fake(0)
+    stream.batches = [(image.astype("float32"), mask) for image, mask in stream.batches]
+    stream.batches[1][0][3, 1, 5, 5] = -3.4e38
+    stream.batches[1][0][3, 0, 5, 5] = np.inf
+    with pytest.raises(BadInput, match=r"be finite. Got nan in epoch 0, batch 1, with values from -3\.4e\+38 to inf"):
+        fit(small(), stream, folder=tmp_path / "m", augment=False)
+
+
+def test_a_stream_that_can_tell_its_tiles_has_them_named():
+    class Planned(Fake):
+        def plan(self) -> Any:
+            return type("Plan", (), {"order": np.arange(100, 124), "bounds": np.array([0, 8, 16, 24])})
+
+    stream = Planned(0)
+    stream.batches = [(image.astype("float32"), mask) for image, mask in stream.batches]
+    stream.batches[1][0][:] = np.inf
+    with pytest.raises(BadInput, match=r"batch 1 \(tiles 108, 109, 110, 111, 112, 113, 114, 115\)"):
+        fit(small(), stream, augment=False)
+
+
+def test_a_collapsed_model_is_said_to_be_one(tmp_path):
+    model = small()
+    torch.nn.init.zeros_(model.net.last.weight)
+    model.net.last.weight.requires_grad_(False)
+    with pytest.warns(UserWarning, match="has collapsed: its scores differ by"):
+        fit(model, Fake(0), Fake(1), folder=tmp_path)
+    assert "collapsed" in json.loads((tmp_path / "model.json").read_text())["record"]["warnings"][0]
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+def test_counts_are_sklearn_s(classes):
+    rng = np.random.default_rng(0)
+    logits = torch.from_numpy(rng.normal(size=(2, classes, 16, 16)).astype("float32"))
+    mask = rng.integers(0, max(classes, 2), (2, 16, 16)).astype("uint8")
+    mask[rng.random(mask.shape) < 0.2] = 255
+    sums = training._Sums()
+    for tile in range(2):
+        sums.add(torch.tensor(1.0), logits[tile : tile + 1], torch.from_numpy(mask[tile : tile + 1]), 0.5)
+    said = (logits[:, 0] >= 0).int().numpy() if classes == 1 else logits.argmax(1).numpy()
+    known = mask != 255
+    labels = [1] if classes == 1 else [1, 2]
+    assert sums.f1 == pytest.approx(f1_score(mask[known], said[known], labels=labels, average="macro"))
+    counts, low, high = tally_block(logits, torch.full((2, 16, 16), 255, dtype=torch.uint8), 0.5)
+    assert not counts.any()
+    assert low > high
+
+
+class Other(Fake):
+    bands = ("nir", "red")
+
+
+class Maskless(Fake):
+    @staticmethod
+    def batch(rng: np.random.Generator, n: int, side: int) -> Any:
+        return Fake.batch(rng, n, side)[0], None
+
+
+class Classy(Fake):
+    @staticmethod
+    def batch(rng: np.random.Generator, n: int, side: int) -> Any:
+        image, mask = Fake.batch(rng, n, side)
+        return image, np.where(mask == 1, 7, mask).astype("uint8")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (
+            {"train": Other(0)},
+            r"train must have the model's bands in its order, \('red', 'nir'\). Got bands \('nir', 'red'\)",
+        ),
+        ({"valid": Other(0)}, "valid must have the model's bands"),
+        ({"train": Fake(0, batches=0)}, "train must give at least one batch"),
+        ({"valid": Fake(0, batches=0)}, "valid must give at least one batch"),
+        ({"train": Maskless(0)}, "train must give masks"),
+        ({"valid": Maskless(0)}, "valid must give masks"),
+        ({"train": Classy(0)}, r"train's masks must hold 0 to 1, or 255 where unknown. Got \[0, 7, 255\]"),
+        ({"epochs": 0}, "epochs must be"),
+        ({"patience": 0}, "patience must be"),
+        ({"loss": "mse"}, "loss must be one of"),
+        ({"optimizer": "lion"}, "optimizer must be one of adam"),
+        ({"schedule": "warm"}, "schedule must be one of"),
+        ({"monitor": "iou"}, "monitor must be one of"),
+        ({"precision": "half"}, "precision must be one of"),
+        ({"device": "cuda:99"}, "device must be a device"),
+        ({"model": torch.nn.Linear(1, 1)}, "model must be made by"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, told):
+    with pytest.raises(BadInput, match=told):
+        fit(**{"model": small(), "train": Fake(0), **arguments})
+
+
+def test_a_reduced_precision_is_taken_where_the_loss_agrees(monkeypatch):
+    monkeypatch.setattr("lsdask.training.candidates", lambda _: ("bfloat16",))
+    done = fit(small(), Fake(0), precision="auto", epochs=1)
+    assert done.model.spec.record["precision"] == "bfloat16"
+    monkeypatch.setattr("lsdask.training.LOSS_DIFFERENCE", -1.0)
+    done = fit(small(), Fake(0), precision="auto", epochs=1)
+    assert done.model.spec.record["precision"] == "float32"
+
+
+def test_a_bar_is_shown_when_asked_for(capfd):
+    fit(small(), Fake(0), Fake(1), progress=True, augment=Augment(turns=False))
+    assert "Epoch 1" in "".join(capfd.readouterr())
