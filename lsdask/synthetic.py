@@ -271,71 +271,44 @@ def elevation_block(ys: Any, xs: Any, layout: Any, keys: Any) -> Any:
 STATIONS = 14
 """Places along a scar, head to toe, at which its two sides are drawn."""
 
+LEG = 3
+"""Stations along which a scar keeps its direction."""
+
+STEEP = (0.30, 0.67)
+"""Ground of less fall than the first bears no scar, and of more than the second always may; metres a metre."""
+
 GAP_M = 20.0
 """Two scars keep at least this far apart; of two that do not, one is not there."""
 
 
 @njit(cache=True, nogil=True)
-def _fall(y: float, x: float, reach: float, layout: Any, keys: Any) -> Any:
-    """Give the downhill gradient (south, east) of the ground about a place, and its height."""
-    ys, xs = np.array([y - reach, y, y + reach]), np.array([x - reach, x, x + reach])
-    z = elevation_block(ys, xs, layout, keys)
-    return (z[0, 1] - z[2, 1]) / (2 * reach), (z[1, 0] - z[1, 2]) / (2 * reach), z[1, 1]
+def falls_block(y: Any, x: Any, reach: Any, layout: Any, keys: Any) -> Any:
+    """Compute height and downhill gradient of the ground about some places.
 
+    Parameters
+    ----------
+    y, x, reach : (n,) float64
+        Metres from the upper left corner; the gradient is taken over twice the reach.
+    layout, keys : arrays
+        As for ``elevation_block``.
 
-@njit(cache=True, nogil=True)
-def _area(h: Any) -> float:
-    """Draw the area of a scar, m2: lognormal between the least and the largest."""
-    normal = math.sqrt(3.0) * (_unit(h, 0) + _unit(h, 1) + _unit(h, 2) + _unit(h, 3) - 2.0)
-    return min(AREA_M2[2], max(AREA_M2[0], AREA_M2[1] * math.exp(AREA_SPREAD * normal)))
-
-
-@njit(cache=True, nogil=True)
-def _outline(y: float, x: float, h: Any, layout: Any, keys: Any) -> Any:
-    """Draw a scar that runs downhill from its head: (2 * STATIONS, 2) of (east, south) metres.
-
-    Its width tapers to the head and is fullest below the middle; both sides waver apart from each other.
+    Returns
+    -------
+    (3, n) float64
+        Height in metres; fall to the south and to the east, metres a metre.
     """
-    area = _area(_hash(h, 0, 1))
-    shape = _hash(h, 0, 2)
-    length = math.sqrt(area * (1.6 + 2.2 * _unit(shape, 0)) / 0.7)
-    width = area / (0.7 * length)
-    stride = length / (STATIONS - 1)
-    reach = max(25.0, 0.15 * length)
-    points = np.empty((2 * STATIONS, 2))
-    south, east = 0.0, 0.0
-    for i in range(STATIONS):
-        if i % 3 == 0:
-            down, right, _ = _fall(y, x, reach, layout, keys)
-            south, east = 0.5 * south + down, 0.5 * east + right
-            norm = math.sqrt(south * south + east * east) + 1e-9
-            south, east = south / norm, east / norm
-        s = i / (STATIONS - 1)
-        taper = math.sqrt(max(0.0, 1 - (2 * s - 1) ** 4)) * (0.7 + 0.5 * s) * 0.5 * width + 0.02 * width
-        side = _hash(h, i, 3)
-        a, b = taper * (0.75 + 0.5 * _unit(side, 0)), taper * (0.75 + 0.5 * _unit(side, 1))
-        points[i] = x - a * south, y + a * east
-        points[2 * STATIONS - 1 - i] = x + b * south, y - b * east
-        y, x = y + stride * south, x + stride * east
-    return _sized(points, area)
+    out = np.empty((3, y.size))
+    for i in range(y.size):
+        around = np.array([-reach[i], 0.0, reach[i]])
+        z = elevation_block(y[i] + around, x[i] + around, layout, keys)
+        out[0, i], out[1, i] = z[1, 1], (z[0, 1] - z[2, 1]) / (2 * reach[i])
+        out[2, i] = (z[1, 0] - z[1, 2]) / (2 * reach[i])
+    return out
 
 
 @njit(cache=True, nogil=True)
-def _sized(points: Any, area: float) -> Any:
-    """Scale an outline about its mean to an area, and round it to 1/64 m, which any CRS coordinate holds exactly."""
-    x, y = points[:, 0], points[:, 1]
-    middle = np.array([x.mean(), y.mean()])
-    twice = 0.0
-    for i in range(len(x)):
-        j = (i + 1) % len(x)
-        twice += (x[i] - middle[0]) * (y[j] - middle[1]) - (x[j] - middle[0]) * (y[i] - middle[1])
-    scale = math.sqrt(area / max(abs(twice) / 2, 1e-9))
-    return np.floor((middle + scale * (points - middle)) * 64 + 0.5) / 64
-
-
-@njit(cache=True, nogil=True)
-def scars_block(rows: Any, columns: Any, side: float, layout: Any, keys: Any) -> Any:
-    """Draw the scars whose heads lie in a range of lattice cells, one candidate a cell.
+def candidates_block(rows: Any, columns: Any, side: float, key: Any) -> Any:
+    """Draw one candidate for a scar in each of a range of lattice cells.
 
     Parameters
     ----------
@@ -343,34 +316,107 @@ def scars_block(rows: Any, columns: Any, side: float, layout: Any, keys: Any) ->
         Half-open ranges of cells.
     side : float
         Side of a cell, metres.
-    layout, keys : arrays
-        As for ``elevation_block``.
+    key : uint64
 
     Returns
     -------
-    outlines : (scar, 2 * STATIONS, 2) float64
-        (east, south) metres from the upper left corner.
-    facts : (scar, 5) float64
-        Cell row and column, slope at the head (degrees), cover (0 regrown to 1 fern), rank (0 to 1).
+    facts : (n, 9) float64
+        Cell row and column; y and x of the head, length and width in metres; luck, cover and rank, 0 to 1.
+    hashes : (n,) uint64
+        From which its outline is drawn.
     """
-    most = (rows[1] - rows[0]) * (columns[1] - columns[0])
-    outlines = np.empty((most, 2 * STATIONS, 2))
-    facts = np.empty((most, 5))
+    facts = np.empty(((rows[1] - rows[0]) * (columns[1] - columns[0]), 9))
+    hashes = np.empty(len(facts), np.uint64)
     n = 0
     for row in range(rows[0], rows[1]):
         for column in range(columns[0], columns[1]):
-            h = _hash(keys[31], row, column)
-            y, x = (row + np.float64(_unit(h, 0))) * side, (column + np.float64(_unit(h, 1))) * side
-            down, right, z = _fall(y, x, 40.0, layout, keys)
-            slope = math.degrees(math.atan(math.sqrt(down * down + right * right)))
-            if z <= 20.0 or _unit(h, 2) >= _step(slope, 17.0, 34.0):
-                continue
-            outlines[n] = _outline(y, x, h, layout, keys)
-            again = _hash(h, 0, 4)
-            facts[n, 0], facts[n, 1], facts[n, 2] = row, column, slope
-            facts[n, 3], facts[n, 4] = _unit(again, 0), _unit(again, 1) + np.float64(_unit(again, 2)) / 65536
+            h = _hash(key, row, column)
+            size, kind = _hash(h, 0, 1), _hash(h, 0, 2)
+            normal = math.sqrt(3.0) * (_unit(size, 0) + _unit(size, 1) + _unit(size, 2) + _unit(size, 3) - 2.0)
+            area = min(AREA_M2[2], max(AREA_M2[0], AREA_M2[1] * math.exp(AREA_SPREAD * normal)))
+            length = math.sqrt(area * (1.6 + 2.2 * _unit(kind, 0)) / 0.7)
+            facts[n, 0], facts[n, 1] = row, column
+            facts[n, 2], facts[n, 3] = (row + np.float64(_unit(h, 0))) * side, (column + np.float64(_unit(h, 1))) * side
+            facts[n, 4], facts[n, 5] = length, area / (0.7 * length)
+            facts[n, 6], facts[n, 7] = _unit(h, 2), _unit(kind, 1)
+            facts[n, 8] = _unit(kind, 2) + np.float64(_unit(kind, 3)) / 65536
+            hashes[n] = h
             n += 1
-    return outlines[:n], facts[:n]
+    return facts, hashes
+
+
+@njit(cache=True, nogil=True)
+def outlines_block(facts: Any, hashes: Any, courses: Any) -> Any:
+    """Draw scars along their courses: tapered to the head, fullest below the middle, with wavering sides.
+
+    Parameters
+    ----------
+    facts, hashes : arrays
+        As ``candidates_block`` gives them.
+    courses : (n, legs, 2) float64
+        Unit vectors (south, east), each of LEG stations.
+
+    Returns
+    -------
+    (n, 2 * STATIONS, 2) float64
+        (east, south) metres from the upper left corner, down one side and up the other, of the area drawn and
+        rounded to 1/64 m, which any CRS coordinate holds exactly.
+    """
+    out = np.empty((len(facts), 2 * STATIONS, 2))
+    for n in range(len(facts)):
+        y, x, length, width = facts[n, 2], facts[n, 3], facts[n, 4], facts[n, 5]
+        stride, points = length / (STATIONS - 1), out[n]
+        for i in range(STATIONS):
+            south, east = courses[n, i // LEG]
+            s = i / (STATIONS - 1)
+            taper = math.sqrt(max(0.0, 1 - (2 * s - 1) ** 4)) * (0.7 + 0.5 * s) * 0.5 * width + 0.02 * width
+            side = _hash(hashes[n], i, 3)
+            a, b = taper * (0.75 + 0.5 * _unit(side, 0)), taper * (0.75 + 0.5 * _unit(side, 1))
+            points[i, 0], points[i, 1] = x - a * south, y + a * east
+            points[2 * STATIONS - 1 - i, 0], points[2 * STATIONS - 1 - i, 1] = x + b * south, y - b * east
+            y, x = y + stride * south, x + stride * east
+        _resize(points, 0.7 * length * width)
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _resize(points: Any, area: float) -> None:
+    """Scale an outline about its mean to an area, and round it."""
+    mean_x, mean_y, twice = points[:, 0].mean(), points[:, 1].mean(), 0.0
+    for i in range(len(points)):
+        j = (i + 1) % len(points)
+        twice += (points[i, 0] - mean_x) * (points[j, 1] - mean_y) - (points[j, 0] - mean_x) * (points[i, 1] - mean_y)
+    scale = math.sqrt(area / max(abs(twice) / 2, 1e-9))
+    for i in range(len(points)):
+        points[i, 0] = math.floor((mean_x + scale * (points[i, 0] - mean_x)) * 64 + 0.5) / 64
+        points[i, 1] = math.floor((mean_y + scale * (points[i, 1] - mean_y)) * 64 + 0.5) / 64
+
+
+def _courses(ground: Ground, facts: np.ndarray) -> np.ndarray:
+    """Follow the fall of the ground from each head: (n, legs, 2) unit vectors (south, east)."""
+    y, x, length = facts[:, 2], facts[:, 3], facts[:, 4]
+    heading, legs = np.zeros((2, len(facts))), []
+    for _ in range(-(-STATIONS // LEG)):
+        fall = falls_block(y, x, np.maximum(25.0, 0.15 * length), ground.layout, ground.keys)[1:]
+        heading = 0.5 * heading + fall
+        heading = heading / (np.sqrt(heading[0] ** 2 + heading[1] ** 2) + 1e-9)
+        legs.append(heading)
+        step = length * LEG / (STATIONS - 1)
+        y, x = y + step * heading[0], x + step * heading[1]
+    return np.ascontiguousarray(np.stack(legs).transpose(2, 0, 1))
+
+
+def _scars(ground: Ground, rows: tuple[int, int], columns: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Draw the scars whose heads lie in a range of lattice cells: outlines, and facts with slope in place of luck."""
+    facts, hashes = candidates_block(rows, columns, 1000 / math.sqrt(ground.density), ground.keys[31])
+    reach = np.full(len(facts), 40.0)
+    height, south, east = falls_block(facts[:, 2].copy(), facts[:, 3].copy(), reach, ground.layout, ground.keys)
+    steep = np.sqrt(south**2 + east**2)
+    chance = np.clip((steep - STEEP[0]) / (STEEP[1] - STEEP[0]), 0, 1)
+    slides = (height > 20) & (facts[:, 6] < chance**2 * (3 - 2 * chance))
+    facts = facts[slides]
+    facts[:, 6] = np.degrees(np.arctan(steep[slides]))
+    return outlines_block(facts, hashes[slides], _courses(ground, facts)), facts
 
 
 def _near(ground: Ground, window: tuple[slice, slice]) -> tuple[np.ndarray, np.ndarray]:
@@ -379,9 +425,9 @@ def _near(ground: Ground, window: tuple[slice, slice]) -> tuple[np.ndarray, np.n
     side = 1000 / math.sqrt(ground.density)
     reach = 3 * REACH_M + GAP_M  # from the window to a scar's head, from there to the head of one that displaces it
     cells = [(math.floor((a - reach) / side), math.floor((b + reach) / side) + 1) for a, b in (box[:2], box[2:])]
-    outlines, facts = scars_block(cells[0], cells[1], side, ground.layout, ground.keys)
-    shapes = shapely.polygons(outlines) if len(outlines) else np.empty(0, object)
-    kept = _apart(shapes, facts[:, 4]) & shapely.is_valid(shapes)
+    outlines, facts = _scars(ground, cells[0], cells[1])
+    shapes = np.asarray(shapely.polygons(outlines), dtype=object)
+    kept = _apart(shapes, facts[:, 8]) & shapely.is_valid(shapes)
     touching = shapely.intersects(shapes, shapely.box(box[2], box[0], box[3], box[1]))
     return shapes[kept & touching], facts[kept & touching]
 
@@ -490,7 +536,7 @@ def _burned(ground: Ground, window: tuple[slice, slice], dtype: str) -> np.ndarr
     """Burn the scars of a window: 1 as an integer, their cover as a float."""
     shapes, facts = _near(ground, window)
     on_pixels = inventory.to_pixels(_on_map(ground, shapes), ground.grid)
-    values = 0.65 + 0.35 * facts[:, 3] if dtype == "float32" else 1
+    values = 0.65 + 0.35 * facts[:, 7] if dtype == "float32" else 1
     return inventory.burn_block(on_pixels, window, values=values, dtype=dtype)
 
 
@@ -697,8 +743,8 @@ def polygons(
     shapes, facts = _near(ground, window or (slice(0, ground.shape[0]), slice(0, ground.shape[1])))
     columns = {
         "id": [f"{row}.{column}" for row, column in facts[:, :2].astype(int)],
-        "slope": facts[:, 2],
-        "cover": facts[:, 3],
+        "slope": facts[:, 6],
+        "cover": facts[:, 7],
         "area_m2": shapely.area(shapes),
     }
     return gpd.GeoDataFrame(columns, geometry=_on_map(ground, shapes), crs=crs)
