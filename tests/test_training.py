@@ -75,7 +75,7 @@ def fit(model: models.Segmenter, train: Any, valid: Any = None, **more: Any) -> 
 def test_a_network_learns_and_its_folder_is_what_was_learnt(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     model = models.build(
-        "unet", bands=BANDS, encoder="mobilenet_v2", decoder_channels=[32, 16, 16, 8, 8], mean=(100, 120), std=(12, 50)
+        "unet", bands=BANDS, encoder="resnet18", decoder_channels=[64, 32, 16, 16, 16], mean=(100, 120), std=(12, 50)
     )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
