@@ -23,6 +23,7 @@ from shapely.geometry import shape as from_mapping
 
 from lsdask import inventory, schema
 from lsdask.errors import BadInput, NotFound
+from lsdask.inventory import burning, polygons
 
 UTM = "EPSG:32723"
 TRANSFORM = Affine(8.0, 0.0, 360_000.0, 0.0, -8.0, 7_400_000.0)
@@ -104,8 +105,8 @@ def test_void_is_unknown_unless_asked_not(dims):
 
 def test_a_chunk_burns_only_the_polygons_that_touch_it(monkeypatch):
     burned = []
-    block = inventory.burn_block
-    monkeypatch.setattr(inventory, "burn_block", lambda g, *a, **k: burned.append(len(g)) or block(g, *a, **k))
+    block = burning.burn_block
+    monkeypatch.setattr(burning, "burn_block", lambda g, *a, **k: burned.append(len(g)) or block(g, *a, **k))
     squares = [shapely.box(360_000 + 80 * i, 7_399_980, 360_040 + 80 * i, 7_400_000) for i in range(10)]
     like = on_grid(np.zeros((10, 100), "uint8"), chunks=(10, 10))
     computed(inventory.rasterize(gpd.GeoDataFrame(geometry=squares, crs=UTM), like))
@@ -196,7 +197,7 @@ def test_polygons_are_those_gdal_traces_in_the_whole(positive, chunks):
 def traced_in(positive, chunks, **kwargs):
     """Trace with tiles as they are, however small."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inventory, "CHUNK", 1)
+        patch.setattr(polygons, "CHUNK", 1)
         return traced(on_grid(positive, chunks=chunks), **kwargs)
 
 
@@ -226,7 +227,7 @@ def test_attributes_are_those_of_labelled_pixels(scores, chunks, step, kind):
     labels, n = ndimage.label(known & (scores >= step))
     order = range(1, n + 1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inventory, "CHUNK", 1)
+        patch.setattr(polygons, "CHUNK", 1)
         image = on_grid(values[None], schema.SCORES, chunks=chunks, **{"class": ["landslide"]})
         frame = traced(image, threshold=threshold)
     assert frame.id.tolist() == list(order)
@@ -334,9 +335,9 @@ def test_void_scores_are_no_landslide_at_any_threshold():
 
 
 def test_one_task_a_tile_and_small_chunks_are_joined():
-    lazy = inventory._tiles(da.zeros((5000, 300), chunks=(512, 100)))
+    lazy = polygons._tiles(da.zeros((5000, 300), chunks=(512, 100)))
     assert lazy.chunks == ((2048, 2048, 904), (300,))
-    assert inventory._tiles(da.zeros((9000, 10), chunks=(4096, 10))).chunks[0] == (4096, 4096, 808)
+    assert polygons._tiles(da.zeros((9000, 10), chunks=(4096, 10))).chunks[0] == (4096, 4096, 808)
 
 
 def test_the_benchmark_runs():

@@ -1,0 +1,274 @@
+"""Score maps of any size to polygons with attributes, and polygons to files."""
+
+import math
+import tempfile
+from pathlib import Path
+from typing import Any, Literal
+
+import dask
+import dask.array as da
+import geopandas as gpd
+import numpy as np
+import pyproj
+import shapely
+import xarray as xr
+from odc.geo.geobox import GeoBox
+
+from lsdask import schema
+from lsdask.errors import BadInput, NotFound, sentence
+from lsdask.inventory.burning import through
+from lsdask.inventory.tracing import Areas, areas, merge, spans, trace_block
+
+CHUNK = 2048
+"""Chunks smaller than this are traced together, pixels a side."""
+
+
+def vectorize(
+    scores: xr.DataArray,
+    *,
+    threshold: float = 0.5,
+    min_area_m2: float = 0.0,
+    class_: Any = None,
+    connectivity: Literal[4, 8] = 4,
+    client: Any = None,
+) -> gpd.GeoDataFrame:
+    """Turn a score map of any size into polygons, tile by tile, equal to tracing the whole map at once.
+
+    What does not depend on the tiles: geometries, attributes and order, to the last bit. Memory is that of the tiles
+    at work, of the polygons, and of the rows of those that cross a tile's edge.
+
+    Parameters
+    ----------
+    scores : DataArray (class, y, x) or (y, x), uint8, float or bool
+        Probabilities as ``schema`` stores them, or True where there is a landslide. 255 (uint8) and NaN (float) are
+        unknown, and no landslide.
+    threshold : float, 0 to 1
+        A pixel is landslide where its score >= threshold. uint8 scores are compared as the multiples of 1/250 they
+        are, floats in their own precision.
+    min_area_m2 : float
+        Leave out smaller ones.
+    class_ : label or int, optional
+        Which class, by its label in the ``class`` coordinate, or its position where there is none. May be left out if
+        there is one.
+    connectivity : {4, 8}
+        Whether pixels that meet at a side (4) or also those that meet at a corner (8) are one landslide. Its parts
+        that meet at corners only are parts of a MultiPolygon, so that every geometry is valid.
+    client : distributed.Client, optional
+        Where to run; Dask's own choice unless given.
+
+    Returns
+    -------
+    GeoDataFrame
+        ``id`` (1 and on, from the top), ``area_m2``, ``perimeter_m`` (holes' too), ``mean_score``, ``max_score``,
+        ``geometry``, in the CRS of the scores. Areas and lengths are measured in the plane of a projected CRS (so
+        use one that keeps areas: a Mercator does not) and on the ellipsoid of a geographic one.
+
+    Raises
+    ------
+    BadInput
+        If dims, dtype, grid, threshold, area, class or connectivity do not fit.
+    """
+    _check_numbers(threshold, min_area_m2, connectivity)
+    flat = _one_class(scores, class_)
+    grid = schema.geobox(flat, "scores")
+    data, low, high, scale = _levels(flat, threshold)
+    pixel = _pixel_m2(grid)
+    least = 1 if pixel is None else max(1, math.ceil(min_area_m2 / pixel * (1 - 1e-9)))
+    found = _gathered(_tiles(data), low, high, reach=int(connectivity == 8), least=least, client=client)
+    frame = _frame(found, grid, scale, pixel)
+    frame = frame[frame.area_m2 >= min_area_m2].reset_index(drop=True)
+    frame.insert(0, "id", np.arange(1, len(frame) + 1))
+    return frame
+
+
+def _check_numbers(threshold: float, min_area_m2: float, connectivity: int) -> None:
+    if not 0 <= threshold <= 1:
+        raise BadInput(sentence("threshold", "lie in 0..1", f"threshold={threshold}"))
+    if not min_area_m2 >= 0:
+        raise BadInput(sentence("min_area_m2", "be 0 or more", f"min_area_m2={min_area_m2}"))
+    if connectivity not in (4, 8):
+        raise BadInput(sentence("connectivity", "be 4 or 8", f"connectivity={connectivity}"))
+
+
+def _one_class(scores: xr.DataArray, class_: Any) -> xr.DataArray:
+    """Give the (y, x) scores of one class."""
+    if isinstance(scores, xr.DataArray) and scores.ndim == 2:
+        schema.check(scores, schema.MASK, "scores")
+        return scores
+    schema.check(scores, schema.SCORES, "scores")
+    labels = scores["class"].values.tolist() if "class" in scores.coords else list(range(scores.sizes["class"]))
+    if class_ is None and len(labels) == 1:
+        return scores.isel({"class": 0})
+    if class_ not in labels:
+        raise BadInput(sentence("class_", f"be one of {labels}", f"class_={class_!r}"))
+    return scores.isel({"class": labels.index(class_)})
+
+
+def _levels(scores: xr.DataArray, threshold: float) -> tuple[da.Array, Any, Any, float]:
+    """Give the scores, the least and largest value that is a landslide, and what divides a value into a score."""
+    data = da.asarray(scores.data)
+    if data.dtype == bool:
+        return data.view("uint8"), np.uint8(1), np.uint8(1), 1.0
+    if data.dtype == np.uint8:
+        steps = np.arange(schema.SCORE_STEPS + 1)
+        low = np.uint8(np.flatnonzero(steps / schema.SCORE_STEPS >= threshold)[0])
+        return data, low, np.uint8(schema.UNKNOWN - 1), float(schema.SCORE_STEPS)
+    if data.dtype.kind != "f":
+        rule = "be uint8 (p x 250), float or bool"
+        raise BadInput(sentence("scores", rule, str(data.dtype), "Pass scores == 1 for a map of ones and zeros"))
+    wide = data.astype("float32") if data.dtype.itemsize < 4 else data
+    low = data.dtype.type(threshold).astype(wide.dtype)
+    return wide, low, wide.dtype.type(np.inf), 1.0
+
+
+def _tiles(data: da.Array) -> da.Array:
+    """Join small chunks to tiles of about CHUNK pixels a side, and split none."""
+    return data.rechunk(tuple(_joined(axis) for axis in data.chunks))
+
+
+def _joined(axis: tuple[int, ...]) -> tuple[int, ...]:
+    tiles: list[int] = []
+    for size in axis:
+        if tiles and tiles[-1] + size <= CHUNK:
+            tiles[-1] += size
+        else:
+            tiles.append(size)
+    return tuple(tiles)
+
+
+def _gathered(data: da.Array, low: Any, high: Any, *, reach: int, least: int, client: Any) -> Areas:
+    """Trace every tile, then what crosses their edges, and put all in order."""
+    tops, lefts = (np.cumsum(axis) - axis for axis in data.chunks)
+    blocks = data.to_delayed()
+    trace = dask.delayed(trace_block, pure=False)
+    traced = [
+        trace(blocks[i, j], low, high, corner=(int(top), int(left)), shape=data.shape, reach=reach, least=least)
+        for i, top in enumerate(tops)
+        for j, left in enumerate(lefts)
+    ]
+    pieces = dask.compute(*traced, **({} if client is None else {"scheduler": client}))
+    crossing = areas(merge([runs for _, runs in pieces]), reach=reach, least=least)
+    return _together([*(inside for inside, _ in pieces), crossing])
+
+
+def _together(pieces: list[Areas]) -> Areas:
+    """Put the areas of several tiles together, in the order of their first pixels."""
+    every = Areas(*(np.concatenate(parts) for parts in zip(*pieces)))
+    order = np.lexsort((every.place[:, 1], every.place[:, 0]))
+    parts = spans((np.cumsum(every.parts) - every.parts)[order], every.parts[order])
+    rings = spans((np.cumsum(every.rings) - every.rings)[parts], every.rings[parts])
+    corners = spans((np.cumsum(every.size) - every.size)[rings], every.size[rings])
+    return Areas(
+        every.corners[corners],
+        every.size[rings],
+        every.rings[parts],
+        *(part[order] for part in every[3:]),
+    )
+
+
+def _frame(found: Areas, grid: GeoBox, scale: float, pixel: float | None) -> gpd.GeoDataFrame:
+    """Make the table of traced areas."""
+    shapes = _shapes(found, grid)
+    area, perimeter = _measured(shapes, grid)
+    columns = {
+        "area_m2": area if pixel is None else found.pixels * pixel,
+        "perimeter_m": perimeter,
+        "mean_score": found.total / found.pixels / scale,
+        "max_score": found.top / scale,
+    }
+    return gpd.GeoDataFrame(columns, geometry=shapes, crs=grid.crs.proj if grid.crs else None)
+
+
+def _shapes(found: Areas, grid: GeoBox) -> np.ndarray:
+    """Make Polygons and MultiPolygons in the CRS of the grid: (area,) object array."""
+    # Every ring is closed by its first corner.
+    first = np.cumsum(found.size) - found.size
+    closed = found.corners[np.insert(np.arange(len(found.corners)), first + found.size, first)]
+    rings, parts = (np.concatenate([[0], np.cumsum(n)]) for n in (found.size + 1, found.rings))
+    coords = through(grid.transform, closed.astype("float64"))
+    polygons = np.asarray(shapely.from_ragged_array(shapely.GeometryType.POLYGON, coords, (rings, parts)))
+    first_part = np.cumsum(found.parts) - found.parts
+    shapes = polygons[first_part]
+    several = found.parts > 1
+    if several.any():
+        owner = np.repeat(np.arange(int(several.sum())), found.parts[several])
+        shapes[several] = shapely.multipolygons(
+            polygons[spans(first_part[several], found.parts[several])], indices=owner
+        )
+    return shapes
+
+
+def _pixel_m2(grid: GeoBox) -> float | None:
+    """Give the area of a pixel of a projected grid, m2; None where it differs from row to row."""
+    if grid.crs is None or grid.crs.geographic:
+        return None
+    return abs(grid.transform.determinant) * _metres(grid) ** 2
+
+
+def _metres(grid: GeoBox) -> float:
+    """Give the length of the CRS's unit in metres."""
+    return float(grid.crs.proj.axis_info[0].unit_conversion_factor) if grid.crs else 1.0
+
+
+def _measured(shapes: np.ndarray, grid: GeoBox) -> tuple[np.ndarray, np.ndarray]:
+    """Measure area (m2) and perimeter (m): in the plane of a projected CRS, on the ellipsoid of a geographic one.
+
+    A cylindrical equal-area projection of the CRS's own ellipsoid keeps meridians and parallels straight, so areas
+    bounded by them come out exact. Source: Snyder 1987, Map projections, chapter 10.
+    """
+    if grid.crs is None or not grid.crs.geographic:
+        unit = _metres(grid)
+        return shapely.area(shapes) * unit**2, shapely.length(shapes) * unit
+    globe = grid.crs.proj.get_geod()
+    if globe is None:
+        raise BadInput(sentence("scores", "have a CRS with an ellipsoid", str(grid.crs)))
+    flat = pyproj.Proj(f"+proj=cea +a={globe.a!r} +b={globe.b!r}")
+    area = shapely.area(shapely.transform(shapes, lambda xy: np.stack(flat(xy[:, 0], xy[:, 1]), axis=1)))
+    return area, _around(shapes, globe)
+
+
+def _around(shapes: np.ndarray, globe: pyproj.Geod) -> np.ndarray:
+    """Measure perimeters on an ellipsoid, m."""
+    rings, owner = shapely.get_rings(shapes, return_index=True)
+    xy, ring = shapely.get_coordinates(rings, return_index=True)
+    along = ring[1:] == ring[:-1]
+    _, _, steps = globe.inv(*xy[:-1][along].T, *xy[1:][along].T)
+    return np.bincount(owner[ring[:-1][along]], steps, len(shapes))
+
+
+WRITERS = {".parquet": "", ".geoparquet": "", ".gpkg": "GPKG", ".fgb": "FlatGeobuf", ".geojson": "GeoJSON"}
+
+
+def write(frame: gpd.GeoDataFrame, path: str | Path) -> Path:
+    """Write an inventory, whole or not at all; what was there before is replaced once the new file is complete.
+
+    Parameters
+    ----------
+    frame : GeoDataFrame
+    path : path
+        Its suffix says the format: .parquet (GeoParquet), .gpkg (GeoPackage), .fgb (FlatGeobuf) or .geojson.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    BadInput
+        If the suffix says none of these.
+    NotFound
+        If the folder is not there.
+    """
+    path = Path(path)
+    if path.suffix not in WRITERS:
+        raise BadInput(sentence("path", f"end in one of {', '.join(WRITERS)}", path.name))
+    if not path.parent.is_dir():
+        raise NotFound(sentence("path", "lie in a folder that exists", str(path.parent)))
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as folder:
+        whole = Path(folder) / path.name
+        if driver := WRITERS[path.suffix]:
+            frame.to_file(whole, driver=driver)
+        else:
+            frame.to_parquet(whole)
+        whole.replace(path)
+    return path
