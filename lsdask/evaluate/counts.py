@@ -1,7 +1,6 @@
-"""How good a map is: one confusion table, counted chunk by chunk and summed, and the scores made of it.
+"""Pixels counted in one confusion table, chunk by chunk, at one threshold or at many in the same pass.
 
-Counts are pooled over every pixel that both the scores and the mask know; nothing is averaged over tiles. All
-thresholds come from one pass, by a histogram of the scores, so 101 thresholds cost what one does.
+Counts are pooled over every pixel that both the scores and the mask know; nothing is averaged over tiles.
 """
 
 import math

@@ -1,0 +1,51 @@
+"""How good a map is: one confusion table, counted chunk by chunk and summed, and the scores made of it.
+
+* ``count``, ``score``, ``sweep``, ``agreement``, ``within``: pixels;
+* ``best``, ``average_precision``, ``roc_auc``: what follows from a sweep;
+* ``blocks``, ``bootstrap``, ``area``: how far to trust the numbers;
+* ``landslides``, ``by_size``, ``match``, ``near``: landslides rather than pixels.
+"""
+
+from lsdask.evaluate.counts import (
+    FN,
+    FP,
+    TN,
+    TP,
+    Counts,
+    agreement,
+    agreement_block,
+    count,
+    score,
+    sweep,
+    tally_block,
+    within,
+)
+from lsdask.evaluate.curves import average_precision, best, roc_auc
+from lsdask.evaluate.objects import Matches, by_size, landslides, match, near
+from lsdask.evaluate.trust import area, blocks, bootstrap
+
+__all__ = [
+    "FN",
+    "FP",
+    "TN",
+    "TP",
+    "Counts",
+    "Matches",
+    "agreement",
+    "agreement_block",
+    "area",
+    "average_precision",
+    "best",
+    "blocks",
+    "bootstrap",
+    "by_size",
+    "count",
+    "landslides",
+    "match",
+    "near",
+    "roc_auc",
+    "score",
+    "sweep",
+    "tally_block",
+    "within",
+]

@@ -1,0 +1,84 @@
+"""What follows from a sweep of thresholds: the best one, and the areas under its curves."""
+
+import numpy as np
+import pandas as pd
+
+from lsdask.errors import BadInput, sentence
+
+
+def best(table: pd.DataFrame, *, by: str = "f1") -> float:
+    """Choose the threshold with the greatest score: on a validation region, never on the one that is reported.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From :func:`sweep`, of the validation region (``valid=within(...)``).
+    by : str
+        A column: f1, iou, mcc, precision, recall or accuracy.
+
+    Returns
+    -------
+    float
+        The lowest threshold of those with the greatest score.
+
+    Raises
+    ------
+    BadInput
+        If there is no such column, or the region holds no landslide, so that no threshold is better than another.
+    """
+    if by not in table or by == "threshold":
+        raise BadInput(sentence("by", f"be a score of the sweep, {list(table.columns[5:])}", f"by={by!r}"))
+    if not (table["tp"] + table["fn"] > 0).all():
+        raise BadInput(sentence("table", "be of a region with landslides", "none", "Choose a larger validation region"))
+    return float(table["threshold"].iloc[int(np.argmax(table[by].to_numpy()))])
+
+
+def average_precision(table: pd.DataFrame) -> float:
+    """Give the area under the precision-recall curve, as the sum of precision over steps of recall.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From :func:`sweep`. Of uint8 scores, ``thresholds=251`` makes it exact; it is scikit-learn's
+        ``average_precision_score``. Fewer thresholds take their steps for the curve's.
+
+    Returns
+    -------
+    float
+        NaN if there is no landslide.
+
+    Source
+    ------
+    AP = sum (R_n - R_(n-1)) P_n over falling thresholds: Manning, Raghavan and Schuetze 2008, Introduction to
+    Information Retrieval, section 8.4.
+    """
+    falling = table.iloc[::-1]
+    if not (table["tp"] + table["fn"]).iloc[0]:
+        return float("nan")
+    steps = np.diff(falling["recall"].to_numpy(), prepend=0.0)
+    return float((steps * falling["precision"].to_numpy()).sum())
+
+
+def roc_auc(table: pd.DataFrame) -> float:
+    """Give the area under the ROC curve: the chance that a landslide pixel scores above one that is none.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From :func:`sweep`; as exact as for :func:`average_precision`.
+
+    Returns
+    -------
+    float
+        NaN if there are no landslides, or nothing else.
+
+    Source
+    ------
+    Fawcett 2006, Pattern Recognition Letters 27:861-874, algorithm 2.
+    """
+    positives, negatives = (table["tp"] + table["fn"]).iloc[0], (table["fp"] + table["tn"]).iloc[0]
+    if not positives or not negatives:
+        return float("nan")
+    found = np.concatenate([[0.0], table["tp"].to_numpy()[::-1] / positives, [1.0]])
+    alarms = np.concatenate([[0.0], table["fp"].to_numpy()[::-1] / negatives, [1.0]])
+    return float(np.trapezoid(found, alarms))
