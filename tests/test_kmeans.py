@@ -1,6 +1,8 @@
 """K-means against scikit-learn and plain numpy: fair, the same for any chunks and workers, and read once."""
 
+import importlib.util
 import json
+from pathlib import Path
 
 import dask
 import dask.array as da
@@ -191,7 +193,7 @@ def test_ties_go_to_the_lowest_cluster(dtype):
 def test_near_ties_far_from_the_origin_are_decided_in_float64():
     rng = np.random.default_rng(5)
     values = rng.integers(64000, 65536, (4, 50, 60)).astype("uint16")
-    blocks = [rng.uniform(64765, 64770, (6, 4))]
+    blocks = [np.concatenate([[[0.0, 0, 0, 0]], rng.uniform(64765, 64770, (5, 4))])]  # the first moves the origin
     labels = kmeans.assign(wrap(values), centers_of(blocks, ["b0", "b1", "b2", "b3"]))
     rows = values.reshape(4, -1).T.astype("float64")
     distance = ((rows[:, None] - blocks[0]) ** 2).sum(axis=2)
@@ -446,3 +448,13 @@ def test_majority_at_the_border_counts_against_the_whole_tile():
         kmeans.majority(labels, 0)
     with pytest.raises(BadInput, match="labels must be uint8"):
         kmeans.majority(labels.astype("int64"))
+
+
+def test_the_benchmark_runs(tmp_path):
+    spec = importlib.util.spec_from_file_location("bench", Path(__file__).parents[1] / "benchmarks" / "kmeans.py")
+    bench = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(bench)
+    fits, labels = bench.measure_all(tmp_path, 256, 64, isolated=False)
+    assert fits["fit_of_read"] > 0
+    assert labels["times_predict"] > 0
+    assert max(fits["sorted"]["lsdask"]["msd_of_full"].values()) <= 1.01
