@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from matplotlib.colors import to_rgb
 from odc.geo.geobox import GeoBox
 from PIL import Image
+from scipy import ndimage
 
 from lsdask import evaluate, report, schema, store
 from lsdask.errors import BadInput, NotFound, Unreadable
@@ -188,6 +189,8 @@ def test_maps_lie_on_pixels_and_outlines_on_maps():
     axes = figures.figure_scene(scene, polygons=polygons).axes[0]
     assert axes.get_xlim() == (0, SHAPE[1])
     assert axes.get_ylim() == (SHAPE[0], 0)
+    assert axes.images[0].get_extent() == [0, SHAPE[1], SHAPE[0], 0]
+    assert axes.images[0].origin == "upper"
     corners = axes.collections[0].get_segments()[0]
     assert corners.min(axis=0) == pytest.approx((10, 10), abs=1e-3)
     assert corners.max(axis=0) == pytest.approx((20, 20), abs=1e-3)
@@ -243,10 +246,12 @@ def folder(tmp_path_factory):
         store.write(data.rename(name), out / f"{name}.zarr", chunk=32, shard=64)
     tiles = pd.DataFrame([(y, x, 32) for y in range(0, 128, 32) for x in range(0, 224, 32)], columns=["y", "x", "size"])
     tiles["split"] = np.where(tiles["x"] >= HELD_OUT.start, "test", np.where(tiles["y"] == 64, "valid", "train"))
+    tiles.loc[tiles["split"].eq("test") & tiles["y"].eq(32), "split"] = "none"
     tiles.assign(valid=1.0, positive=0.1).to_parquet(out / "tiles.parquet")
     square = shapely.box(450080, 7389840, 450160, 7389920)
     gpd.GeoDataFrame({"score": [0.9]}, geometry=[square], crs=32723).to_parquet(out / "landslides.parquet")
-    counts = evaluate.count(write["scores"][..., :128, HELD_OUT], write["mask"][:128, HELD_OUT])
+    held_out = evaluate.within(tiles[tiles["split"] == "test"], write["mask"])
+    counts = evaluate.count(write["scores"], write["mask"], valid=held_out)
     history = [{"epoch": i, "train_loss": 1 / (i + 1), "valid_loss": 1 / (i + 1) + 0.1 * (i == 4)} for i in range(5)]
     metrics = {
         **evaluate.score(counts),
@@ -311,6 +316,7 @@ def test_the_page_is_whole_and_needs_nothing_else(html):
 
 def test_the_figures_are_svg_whose_ink_follows_the_page(html):
     for each in Reader(html).images:
+        assert not set(each["src"]) & set('#<>"')
         svg = unquote(each["src"].removeprefix("data:image/svg+xml,"))
         ElementTree.fromstring(svg)
         assert "prefers-color-scheme:dark" in svg
@@ -346,6 +352,44 @@ def test_scores_by_threshold_are_of_the_held_out_tiles(folder):
     assert run.window == (0, HELD_OUT.start, 128, HELD_OUT.stop)
     counts = run.errors.sum(axis=(1, 2))
     assert evaluate.Counts(*counts[[1, 2, 3, 0]].tolist()) == evaluate.Counts(**run.metrics["counts"])
+
+
+def test_the_best_threshold_told_is_that_of_the_held_out_tiles(folder):
+    run = report.load(folder)
+    table = evaluate.sweep(run.scores, run.mask, valid=run.held_out, thresholds=251)
+    assert f"F1 is greatest, {table['f1'].max():.3f}, at {evaluate.best(table):.3g}." in page._training_cards(run)
+
+
+def test_intervals_need_enough_blocks(folder):
+    run = report.load(folder)
+    assert run.intervals is None
+    assert "Fewer than 8 blocks were held out" in page._tables(run)
+    small = page.Run(**{**vars(report.load(folder)), "tiles": run.tiles.assign(size=8, split="test")})
+    assert len(evaluate.blocks(small.scores, small.mask, size=16, valid=small.held_out)) >= 8
+    found = small.intervals
+    assert page.interval_text(found, "f1") == f"{found.loc['f1', 'low']:.3f} to {found.loc['f1', 'high']:.3f}"
+    assert page.interval_text(found, "f1") in page._score_tiles(small)
+
+
+def test_held_out_landslides_are_told_by_size(folder):
+    run = report.load(folder)
+    inside = run.held_out.values & (run.mask.values == 1)
+    n = ndimage.label(inside)[1]
+    assert run.sizes["landslides"].sum() == n
+    shares = run.sizes.dropna()
+    assert (shares["recall"] * 1.0).between(0, 1).all()
+    found = (run.scores.values[0][inside] / 250 >= run.threshold).mean()
+    assert np.average(shares["recall"]) == pytest.approx(found, abs=0.2)
+
+
+def test_curves_mark_the_threshold_in_use():
+    table = pd.DataFrame({"threshold": [0.0, 0.5, 1.0], "tp": [4, 3, 0], "fp": [6, 1, 0]})
+    table["fn"], table["tn"] = 4 - table["tp"], 6 - table["fp"]
+    table["precision"], table["recall"] = [0.4, 0.75, 0.0], [1.0, 0.75, 0.0]
+    left, right = figures.figure_curves(table, threshold=0.49).axes
+    assert left.lines[1].get_xydata().tolist() == [[0.75, 0.75]]
+    assert right.lines[1].get_xydata().tolist() == [[pytest.approx(1 / 6), 0.75]]
+    assert left.get_title() == f"AP {evaluate.average_precision(table):.3f}"
 
 
 def test_a_run_without_held_out_tiles_is_shown_whole(folder):

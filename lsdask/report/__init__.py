@@ -6,6 +6,7 @@
 from lsdask.report.figures import (
     figure_agreement,
     figure_clusters,
+    figure_curves,
     figure_detail,
     figure_history,
     figure_scene,
@@ -22,6 +23,7 @@ __all__ = [
     "Window",
     "figure_agreement",
     "figure_clusters",
+    "figure_curves",
     "figure_detail",
     "figure_history",
     "figure_scene",

@@ -347,6 +347,37 @@ def figure_thresholds(sweep: pd.DataFrame, *, threshold: float = 0.5) -> Figure:
     return figure
 
 
+def figure_curves(sweep: pd.DataFrame, *, threshold: float = 0.5) -> Figure:
+    """Show the precision-recall and the ROC curve, with the areas under them.
+
+    Parameters
+    ----------
+    sweep : DataFrame
+        From ``evaluate.sweep``; of uint8 scores ``thresholds=251`` draws every step.
+    threshold : float
+        The one in use, marked.
+
+    Returns
+    -------
+    Figure
+    """
+    figure = Figure(figsize=(WIDTH, WIDTH * 0.58), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    used = int((sweep["threshold"] - threshold).abs().to_numpy().argmin())
+    some = sweep[sweep["tp"] + sweep["fp"] > 0]
+    false = sweep["fp"] / (sweep["fp"] + sweep["tn"]).clip(lower=1)
+    left.plot(some["recall"], some["precision"], color=SPLITS["train"], lw=1.8)
+    right.plot([1.0, *false, 0.0], [1.0, *sweep["recall"], 0.0], color=SPLITS["train"], lw=1.8)
+    for axes, x, y in ((left, sweep["recall"], sweep["precision"]), (right, false, sweep["recall"])):
+        axes.plot(x.iloc[used], y.iloc[used], "o", color=SPLITS["test"], ms=5, label=f"in use, {threshold:g}")
+    style_chart(left, "recall", "precision", title=f"AP {evaluate.average_precision(sweep):.3f}")
+    style_chart(right, "false positive rate", "recall", title=f"AUC {evaluate.roc_auc(sweep):.3f}")
+    for axes in (left, right):
+        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect=1)
+        axes.legend(frameon=False, fontsize=9, labelcolor=INK, loc="lower right" if axes is right else "lower left")
+    return figure
+
+
 def figure_splits(tiles: pd.DataFrame, scene: xr.DataArray, *, ready: np.ndarray | None = None) -> Figure:
     """Show which tiles trained, validated and tested.
 
@@ -383,6 +414,13 @@ def figure_splits(tiles: pd.DataFrame, scene: xr.DataArray, *, ready: np.ndarray
 def _chart(x: str, y: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(WIDTH, WIDTH * 0.58), layout="constrained")
     axes = figure.subplots()
+    style_chart(axes, x, y)
+    return figure, axes
+
+
+def style_chart(axes: Axes, x: str, y: str, *, title: str = "") -> None:
+    """Give a chart its labels and the house's quiet look."""
+    axes.set_title(title, color=INK, size=10)
     axes.set_xlabel(x, color=INK, size=10)
     axes.set_ylabel(y, color=INK, size=10)
     axes.tick_params(color=MUTED, labelcolor=INK, labelsize=9)
@@ -390,8 +428,16 @@ def _chart(x: str, y: str) -> tuple[Figure, Axes]:
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(MUTED)
     axes.patch.set_alpha(0)
-    return figure, axes
 
 
 def _key(axes: Axes) -> None:
-    axes.legend(frameon=False, fontsize=9, labelcolor=INK)
+    axes.legend(
+        frameon=False,
+        fontsize=9,
+        labelcolor=INK,
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1.0),
+        ncols=4,
+        handlelength=1.6,
+        columnspacing=1.4,
+    )

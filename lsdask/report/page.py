@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from scipy import ndimage
 
-from lsdask import evaluate, schema, store
+from lsdask import evaluate, inventory, schema, store
 from lsdask.errors import BadInput, NotFound, Unreadable, sentence
 from lsdask.report import figures
 from lsdask.report.maps import INK, WIDTH, Window, bounds, composite_bands, picture, pixel_m, plural, whole
@@ -45,6 +45,9 @@ SCORES = {
     "accuracy": ("Accuracy", "of all pixels, right"),
 }
 """Name and meaning of each score, in the order of the page."""
+
+FEWEST_BLOCKS = 8
+"""Of held-out ground, from which an interval says something."""
 
 PACKAGES = ("lsdask", "torch", "segmentation-models-pytorch", "xarray", "dask", "zarr", "numpy", "scikit-learn")
 """Whose versions the page names."""
@@ -109,6 +112,32 @@ class Run:
     def errors(self) -> np.ndarray:
         """What :func:`figures.errors` counts in the held-out window."""
         return figures.errors(self.scores, self.mask, threshold=self.threshold, valid=self.held_out, window=self.window)
+
+    @cached_property
+    def sweep(self) -> pd.DataFrame:
+        """Scores of the held-out ground at every threshold that uint8 scores tell apart."""
+        return evaluate.sweep(**self._held_out_parts(), thresholds=schema.SCORE_STEPS + 1)
+
+    @cached_property
+    def intervals(self) -> pd.DataFrame | None:
+        """Each score's 95 % interval, by blocks of two tiles' side; None if the held-out ground has too few."""
+        size = 2 * int(self.tiles["size"].max())
+        counted = evaluate.blocks(**self._held_out_parts(), size=size, threshold=self.threshold)
+        return evaluate.bootstrap(counted) if len(counted) >= FEWEST_BLOCKS else None
+
+    def _held_out_parts(self) -> dict[str, Any]:
+        part = self.window.of
+        valid = None if self.held_out is None else part(self.held_out)
+        return {"scores": part(self.scores), "mask": part(self.mask), "valid": valid}
+
+    @cached_property
+    def sizes(self) -> pd.DataFrame:
+        """How well the held-out landslides of each size were found."""
+        parts = self._held_out_parts()
+        true = parts["mask"] == 1 if parts["valid"] is None else (parts["mask"] == 1) & parts["valid"]
+        outlines = inventory.vectorize(true.assign_coords(spatial_ref=self.mask["spatial_ref"]))
+        found = evaluate.landslides(parts["scores"], outlines, threshold=self.threshold)
+        return evaluate.by_size(found)
 
     @property
     def area_m2(self) -> float:
@@ -424,7 +453,8 @@ def lead(run: Run) -> str:
 
 def _score_tiles(run: Run) -> str:
     return "".join(
-        f'<div class="score"><b>{run.metrics[key]:.3f}</b><span>{name}</span><small>{meaning}</small></div>'
+        f'<div class="score"><b>{run.metrics[key]:.3f}</b><span>{name}</span><small>{meaning}</small>'
+        f"<i>{interval_text(run.intervals, key)}</i></div>"
         for key, (name, meaning) in SCORES.items()
     )
 
@@ -473,29 +503,57 @@ def _detail_cards(run: Run) -> str:
 
 def _training_cards(run: Run) -> str:
     losses = history(run.model.get("record") or {})
-    part = run.window.of
-    sweep = evaluate.sweep(part(run.scores), part(run.mask), valid=None if run.held_out is None else part(run.held_out))
-    best = sweep.loc[int(sweep["f1"].to_numpy().argmax())]
+    best = run.sweep.loc[int(run.sweep["f1"].to_numpy().argmax())]
     where = "held-out tiles" if run.held_out is not None else "whole scene"
-    note = f"On the {where}. F1 is greatest, {best['f1']:.3f}, at {best['threshold']:.2f}."
-    curve = card("Scores by threshold", figures.figure_thresholds(sweep, threshold=run.threshold), note)
-    if losses is None:
-        return curve
-    told = f"Loss on the tiles trained on and on those kept to judge it, over {plural(len(losses), 'epoch')}."
-    return card("Training", figures.figure_history(losses), told) + curve
+    note = f"On the {where}. F1 is greatest, {best['f1']:.3f}, at {best['threshold']:.3g}."
+    cards = [
+        card("Scores by threshold", figures.figure_thresholds(run.sweep, threshold=run.threshold), note),
+        card("Curves", figures.figure_curves(run.sweep, threshold=run.threshold), f"On the {where}, all thresholds."),
+    ]
+    if losses is not None:
+        told = f"Loss on the tiles trained on and on those kept to judge it, over {plural(len(losses), 'epoch')}."
+        cards.insert(0, card("Training", figures.figure_history(losses), told))
+    return "".join(cards) + _block("Landslides by size", _sizes(run.sizes))
 
 
 def _tables(run: Run) -> str:
     counts, pixel = run.metrics.get("counts") or {}, np.prod(pixel_m(schema.geobox(run.mask)))
     names = {"tp": "Found (TP)", "fn": "Missed (FN)", "fp": "False alarm (FP)", "tn": "Rightly left out (TN)"}
     confusion = [(names[k], f"{counts[k]:,}", area_text(counts[k] * pixel)) for k in names if k in counts]
-    scored = [(name, f"{run.metrics[key]:.4f}", meaning) for key, (name, meaning) in SCORES.items()]
-    scored.append(("Threshold", f"{run.threshold:g}", "score from which a pixel is landslide"))
-    pixels = "<h3>Pixels</h3>" + table(confusion, head=("", "pixels", "area")) if confusion else ""
-    blocks = [_block("Scores", table(scored, kind="scores") + pixels)]
+    scored = [(name, f"{run.metrics[key]:.4f}", interval_text(run.intervals, key)) for key, (name, _) in SCORES.items()]
+    scored.append(("Average precision", f"{evaluate.average_precision(run.sweep):.4f}", ""))
+    scored.append(("ROC AUC", f"{evaluate.roc_auc(run.sweep):.4f}", ""))
+    pixels = table(confusion, head=("", "pixels", "area"), kind="next") if confusion else ""
+    blocks = [_block("Scores", table(scored, head=("", "value", "95 % interval")) + _interval_note(run) + pixels)]
     if run.metrics.get("seconds"):
         blocks.append(_block("Time", _seconds(run.metrics["seconds"])))
     return "".join(blocks)
+
+
+def interval_text(intervals: pd.DataFrame | None, key: str) -> str:
+    """Say a score's interval, or nothing where there is none."""
+    if intervals is None:
+        return ""
+    low, high = (intervals[name].to_dict()[key] for name in ("low", "high"))
+    return f"{low:.3f} to {high:.3f}"
+
+
+def _interval_note(run: Run) -> str:
+    side = 2 * int(run.tiles["size"].max())
+    told = f"Threshold {run.threshold:g}. Intervals by drawing the held-out blocks of {side} x {side} px anew."
+    few = f"Threshold {run.threshold:g}. Fewer than {FEWEST_BLOCKS} blocks were held out: too few for intervals."
+    return f"<p class=note>{few if run.intervals is None else told}</p>"
+
+
+def _sizes(sizes: pd.DataFrame) -> str:
+    """Make the table of landslides found by size."""
+    rows = []
+    for low, high, number, detected, recall in sizes.to_numpy().tolist():
+        name = f"over {area_text(low)}" if np.isinf(high) else f"to {area_text(high)}"
+        shares = (share_text(detected), share_text(recall)) if number else ("", "")
+        rows.append((name, f"{number:,.0f}", *shares))
+    note = "<p class=note>Held-out landslides of the truth; one is detected if half of it was found.</p>"
+    return table(rows, head=("area", "landslides", "detected", "area found")) + note
 
 
 def _block(title: str, content: str) -> str:
@@ -562,20 +620,24 @@ h3{margin:0 0 10px;font-size:15px;font-weight:600}
 .score b{font-size:30px;line-height:1.15;font-weight:650;font-variant-numeric:tabular-nums;letter-spacing:-.02em}
 .score span{font-weight:600;font-size:14px}
 .score small{color:var(--soft);font-size:12.5px;line-height:1.35}
+.score i{margin-top:auto;padding-top:6px;font:12px/1.4 system-ui,sans-serif;color:var(--soft);
+font-variant-numeric:tabular-nums}
+.next{margin-top:22px}
+.note{margin:10px 0 0;color:var(--soft);font-size:13px}
 .score:first-child{background:var(--tint);border-color:var(--accent)}
 .score:first-child b{color:var(--accent)}
 .card{margin:0;padding:16px 18px;min-width:0}
 .wide{grid-column:1/-1}
 .card img{display:block;width:100%;height:auto;max-height:600px;object-fit:contain}
 figcaption{margin-top:10px;color:var(--soft);font-size:13.5px;line-height:1.45}
-.scroll{overflow-x:auto}.scroll+h3{margin-top:22px}
+.scroll{overflow-x:auto}
 table{width:100%;border-collapse:collapse;font-size:14px;font-variant-numeric:tabular-nums}
 th{text-align:left;font-weight:500;padding:6px 14px 6px 0;vertical-align:top}
 thead th{color:var(--soft);font-size:12.5px}
 td{padding:6px 0 6px 14px;text-align:right;vertical-align:top}
 thead th:not(:first-child){text-align:right;padding:6px 0 6px 14px}
 tbody tr+tr>*,thead+tbody tr>*{border-top:1px solid var(--line)}
-.scores td:last-child,.facts td{text-align:left;color:var(--soft)}
+.facts td{text-align:left;color:var(--soft)}
 .facts th{white-space:nowrap}
 .facts td{overflow-wrap:anywhere;color:var(--ink)}
 .bars td:nth-child(2){white-space:nowrap;width:1%}
