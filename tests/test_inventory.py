@@ -13,6 +13,7 @@ import pyproj
 import pytest
 import rasterio.features
 import shapely
+import shapely.affinity
 from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
@@ -342,7 +343,113 @@ def test_one_task_a_tile_and_small_chunks_are_joined():
 
 def test_the_benchmark_runs():
     script = Path(__file__).parents[1] / "benchmarks" / "vectorize.py"
-    out = subprocess.run([sys.executable, script, "--size", "256"], capture_output=True, text=True, check=True)
+    small = ["--size", "256", "--repeats", "1", "--no-memory"]
+    out = subprocess.run([sys.executable, script, *small], capture_output=True, text=True, check=True)
     line = json.loads(out.stdout)
     assert line["identical"] is True
     assert line["polygons"] > 0
+
+
+# --- shaping ---------------------------------------------------------------------------------------------------------
+
+
+@given(positive=maps, connectivity=st.sampled_from([4, 8]))
+def test_filled_areas_have_no_holes_and_swallow_what_lay_in_them(positive, connectivity):
+    frame = inventory.fill_holes(traced(on_grid(positive), connectivity=connectivity))
+    labels, n = ndimage.label(positive)
+    expected = np.zeros_like(positive)
+    for i in range(n):
+        expected |= ndimage.binary_fill_holes(labels == i + 1)
+    assert frame.geometry.is_valid.all()
+    assert shapely.union_all(frame.geometry).area == 64 * expected.sum()
+    np.testing.assert_allclose(frame.area_m2.sum(), 64 * expected.sum())
+
+
+def test_holes_are_filled_up_to_an_area():
+    positive = np.ones((9, 12), bool)
+    positive[2, 2] = positive[5:7, 5:8] = False
+    frame = traced(on_grid(positive))
+    assert inventory.fill_holes(frame, max_area_m2=64).area_m2[0] == 64 * (9 * 12 - 6)
+    assert inventory.fill_holes(frame, max_area_m2=63).area_m2[0] == frame.area_m2[0]
+    assert inventory.fill_holes(frame).perimeter_m[0] == 2 * (9 + 12) * 8
+    with pytest.raises(BadInput, match="max_area_m2 must be 0 or more"):
+        inventory.fill_holes(frame, max_area_m2=-1)
+
+
+def test_simplified_polygons_stay_apart_and_keep_what_they_share():
+    frame = traced(on_grid(noise((200, 180))))
+    simple = inventory.simplify(frame, tolerance_m=16)
+    corners = [shapely.get_num_coordinates(each.geometry.to_numpy()).sum() for each in (simple, frame)]
+    assert corners[0] < 0.6 * corners[1]
+    assert simple.geometry.is_valid.all()
+    assert abs(simple.area_m2.sum() / frame.area_m2.sum() - 1) < 0.05
+    one, other = shapely.STRtree(simple.geometry).query(simple.geometry, predicate="intersects")
+    pairs = simple.geometry.to_numpy()[one[one < other]], simple.geometry.to_numpy()[other[one < other]]
+    assert shapely.area(shapely.intersection(*pairs)).sum() == 0
+    np.testing.assert_allclose(simple.area_m2, simple.area)
+    assert inventory.simplify(frame, tolerance_m=0).geometry.geom_equals(frame.geometry).all()
+
+
+def test_what_cannot_be_simplified_says_so():
+    frame = traced(on_grid(np.ones((3, 3), bool)))
+    with pytest.raises(BadInput, match="frame must have a projected CRS"):
+        inventory.simplify(frame.to_crs(4326), tolerance_m=5)
+    with pytest.raises(BadInput, match="tolerance_m must be 0 or more"):
+        inventory.simplify(frame, tolerance_m=-5)
+    with pytest.raises(BadInput, match="hold polygons that do not overlap"):
+        inventory.simplify(gpd.GeoDataFrame(geometry=[*frame.geometry, *frame.buffer(5)], crs=UTM), tolerance_m=5)
+
+
+# --- attributes ------------------------------------------------------------------------------------------------------
+
+
+@given(positive=maps, chunks=tiles, seed=st.integers(0, 99))
+def test_statistics_in_polygons_are_those_of_labelled_pixels(positive, chunks, seed):
+    values = np.random.default_rng(seed).integers(0, 9, (2, *positive.shape)).astype("uint16")
+    known = (values != 0).all(axis=0)
+    frame = traced(on_grid(positive))
+    with dask.config.set(scheduler="synchronous"):
+        image = on_grid(values, schema.MOSAIC, chunks=chunks, nodata=0, band=["red", "nir"])
+        said = inventory.summarize(frame, image)
+    labels, n = ndimage.label(positive)
+    for i in range(n):
+        pixels = values[:, (labels == i + 1) & known]
+        for band, name in zip(pixels, ("red", "nir")):
+            expected = (band.mean(), band.min(), band.max()) if band.size else (np.nan,) * 3
+            got = [said[f"{name}_{statistic}"][i] for statistic in ("mean", "min", "max")]
+            np.testing.assert_allclose(got, expected)
+
+
+@pytest.mark.parametrize("aspect", [0.0, 45.0, 130.0, 250.0])
+def test_terrain_finds_the_plane_a_scar_lies_on(aspect):
+    y, x = np.mgrid[0:120, 0:140] * 8.0
+    across, down = np.sin(np.radians(aspect)), np.cos(np.radians(aspect))
+    height = (3000 - 0.5 * (x * across - y * down)).astype("float32")
+    height[:5] = np.nan
+    turned = shapely.affinity.rotate(shapely.box(-40, -150, 40, 150), -aspect)
+    place = shapely.affinity.translate(turned, 360_560, 7_399_520)
+    frame = gpd.GeoDataFrame(geometry=[place, shapely.affinity.translate(turned, 0, 0)], crs=UTM)
+    with dask.config.set(scheduler="synchronous"):
+        said = inventory.terrain(frame, on_grid(height, chunks=(37, 50)))
+    first = said.iloc[0]
+    assert first.slope == pytest.approx(np.degrees(np.arctan(0.5)), abs=1e-3)
+    assert abs((first.aspect - aspect + 180) % 360 - 180) < 1e-3
+    assert (first.length_m, first.width_m) == pytest.approx((300, 80), abs=0.01)
+    assert first.relief == pytest.approx(0.5 * 300, rel=0.1)
+    assert said.iloc[1][["slope", "aspect", "length_m", "elevation_mean"]].isna().all()
+
+
+def test_attributes_need_a_name_a_crs_and_a_plane():
+    frame = traced(on_grid(np.ones((3, 3), bool)))
+    image = on_grid(np.ones((3, 3), "float32"))
+    with pytest.raises(BadInput, match="image must have a name"):
+        inventory.summarize(frame, image.rename(None))
+    with pytest.raises(BadInput, match="frame must have a CRS"):
+        inventory.summarize(gpd.GeoDataFrame(geometry=list(frame.geometry)), image)
+    degrees = on_grid(np.ones((3, 3), "float32"), transform=Affine(0.1, 0, 0, 0, -0.1, 0), crs="EPSG:4326")
+    with pytest.raises(BadInput, match="elevation must have a projected CRS"):
+        inventory.terrain(frame, degrees)
+    level = inventory.terrain(frame, image)
+    assert level.slope[0] == 0
+    assert np.isnan(level.aspect[0])
+    assert len(inventory.terrain(frame.iloc[:0], image)) == 0

@@ -1,15 +1,21 @@
-"""Landslide inventories: polygons to a mask, and score maps of any size to polygons."""
+"""Landslide inventories: polygons to a mask, score maps of any size to polygons, and what can be said of those."""
 
+from lsdask.inventory.attributes import summarize, terrain
 from lsdask.inventory.burning import burn, burn_block, hull, load, on_pixels, rasterize, to_map, to_pixels
 from lsdask.inventory.polygons import vectorize, write
+from lsdask.inventory.shaping import fill_holes, simplify
 
 __all__ = [
     "burn",
     "burn_block",
+    "fill_holes",
     "hull",
     "load",
     "on_pixels",
     "rasterize",
+    "simplify",
+    "summarize",
+    "terrain",
     "to_map",
     "to_pixels",
     "vectorize",

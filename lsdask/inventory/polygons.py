@@ -9,7 +9,6 @@ import dask
 import dask.array as da
 import geopandas as gpd
 import numpy as np
-import pyproj
 import shapely
 import xarray as xr
 from odc.geo.geobox import GeoBox
@@ -17,6 +16,7 @@ from odc.geo.geobox import GeoBox
 from lsdask import schema
 from lsdask.errors import BadInput, NotFound, sentence
 from lsdask.inventory.burning import through
+from lsdask.inventory.measuring import crs_of, measure, metres
 from lsdask.inventory.tracing import Areas, areas, merge, spans, trace_block
 
 CHUNK = 2048
@@ -169,14 +169,14 @@ def _together(pieces: list[Areas]) -> Areas:
 def _frame(found: Areas, grid: GeoBox, scale: float, pixel: float | None) -> gpd.GeoDataFrame:
     """Make the table of traced areas."""
     shapes = _shapes(found, grid)
-    area, perimeter = _measured(shapes, grid)
+    area, perimeter = measure(shapes, crs_of(grid))
     columns = {
         "area_m2": area if pixel is None else found.pixels * pixel,
         "perimeter_m": perimeter,
         "mean_score": found.total / found.pixels / scale,
         "max_score": found.top / scale,
     }
-    return gpd.GeoDataFrame(columns, geometry=shapes, crs=grid.crs.proj if grid.crs else None)
+    return gpd.GeoDataFrame(columns, geometry=shapes, crs=crs_of(grid))
 
 
 def _shapes(found: Areas, grid: GeoBox) -> np.ndarray:
@@ -200,40 +200,9 @@ def _shapes(found: Areas, grid: GeoBox) -> np.ndarray:
 
 def _pixel_m2(grid: GeoBox) -> float | None:
     """Give the area of a pixel of a projected grid, m2; None where it differs from row to row."""
-    if grid.crs is None or grid.crs.geographic:
+    if crs_of(grid).is_geographic:
         return None
-    return abs(grid.transform.determinant) * _metres(grid) ** 2
-
-
-def _metres(grid: GeoBox) -> float:
-    """Give the length of the CRS's unit in metres."""
-    return float(grid.crs.proj.axis_info[0].unit_conversion_factor) if grid.crs else 1.0
-
-
-def _measured(shapes: np.ndarray, grid: GeoBox) -> tuple[np.ndarray, np.ndarray]:
-    """Measure area (m2) and perimeter (m): in the plane of a projected CRS, on the ellipsoid of a geographic one.
-
-    A cylindrical equal-area projection of the CRS's own ellipsoid keeps meridians and parallels straight, so areas
-    bounded by them come out exact. Source: Snyder 1987, Map projections, chapter 10.
-    """
-    if grid.crs is None or not grid.crs.geographic:
-        unit = _metres(grid)
-        return shapely.area(shapes) * unit**2, shapely.length(shapes) * unit
-    globe = grid.crs.proj.get_geod()
-    if globe is None:
-        raise BadInput(sentence("scores", "have a CRS with an ellipsoid", str(grid.crs)))
-    flat = pyproj.Proj(f"+proj=cea +a={globe.a!r} +b={globe.b!r}")
-    area = shapely.area(shapely.transform(shapes, lambda xy: np.stack(flat(xy[:, 0], xy[:, 1]), axis=1)))
-    return area, _around(shapes, globe)
-
-
-def _around(shapes: np.ndarray, globe: pyproj.Geod) -> np.ndarray:
-    """Measure perimeters on an ellipsoid, m."""
-    rings, owner = shapely.get_rings(shapes, return_index=True)
-    xy, ring = shapely.get_coordinates(rings, return_index=True)
-    along = ring[1:] == ring[:-1]
-    _, _, steps = globe.inv(*xy[:-1][along].T, *xy[1:][along].T)
-    return np.bincount(owner[ring[:-1][along]], steps, len(shapes))
+    return abs(grid.transform.determinant) * metres(crs_of(grid)) ** 2
 
 
 WRITERS = {".parquet": "", ".geoparquet": "", ".gpkg": "GPKG", ".fgb": "FlatGeobuf", ".geojson": "GeoJSON"}
