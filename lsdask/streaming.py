@@ -256,22 +256,45 @@ def _held(first: np.ndarray, last: np.ndarray, weight: np.ndarray, n: int) -> np
     return np.cumsum(np.bincount(first, weight, n + 1) - np.bincount(last + 1, weight, n + 1))[:n]
 
 
-def layouts(
-    shape: tuple[int, int], chunk: tuple[int, int], tile: tuple[int, int], pixels: int
-) -> Iterator[tuple[Layout, bool]]:
-    """Give layouts whose kept cells fit in ``pixels``, the best first, and whether it is the last resort.
+def best_layout(
+    windows: np.ndarray, shape: tuple[int, int], chunk: tuple[int, int], *, buffer: int, pixel: int
+) -> Layout:
+    """Choose the layout that mixes best and reads least within a buffer.
 
-    Small cells mix best, but more tiles lie across them, waiting; then fewer cells are kept, then cells grow, and
-    at last the order is confined to regions, at whose borders chunks are read twice.
+    Small cells mix best, but more tiles lie across them, waiting. So, until two thirds of the buffer hold the
+    cells that are kept and the rest the tiles that wait: fewer cells are kept, then cells grow, and at last the
+    order is confined to regions, at whose borders chunks are read twice.
+
+    Parameters
+    ----------
+    windows : (tile, 4) int array
+        y0, x0, y1, x1, all of one size.
+    shape, chunk : (int, int)
+        Of the image, in pixels (y, x).
+    buffer : int
+        Bytes.
+    pixel : int
+        Bytes of a pixel.
+
+    Returns
+    -------
+    Layout
+        Of two cells of a chunk if nothing fits.
     """
-    for cell in _growing_cells(shape, chunk, max(WIDEST_CELL, 2 * max(tile)), pixels):
-        region = max(-(-shape[0] // cell[0]), -(-shape[1] // cell[1]))
-        most = max(2, pixels // (cell[0] * cell[1]))
+    tile = windows[0, 2:] - windows[0, :2]
+    confined: list[Layout] = []
+    for cell in _growing_cells(shape, chunk, max(WIDEST_CELL, 2 * int(tile.max())), buffer * 2 // 3 // pixel):
+        waits = _waits(windows, shape, cell)
+        most = max(2, buffer * 2 // 3 // pixel // (cell[0] * cell[1]))
         for keep in sorted({most, max(2, most // 2), max(2, most // 4)}, reverse=True):
-            yield Layout(shape, cell, region, keep), False
-    while region > 1:
-        region = -(-region // 2)
-        yield Layout(shape, cell, region, keep), region == 1
+            room = (buffer // pixel - (keep + 1) * cell[0] * cell[1]) // int(tile.prod())
+            for region in _shrinking(max(waits.shape[1:])):
+                if waiting(waits, region, keep) <= room or region == 1:
+                    confined.append(Layout(shape, cell, region, keep))
+                    break
+            if confined[-1].region == max(waits.shape[1:]):
+                return confined[-1]
+    return max(confined, key=lambda layout: layout.region * layout.cell[0])
 
 
 def _growing_cells(
@@ -282,6 +305,47 @@ def _growing_cells(
         sides = times * chunk[0], times * chunk[1]
         if times == 1 or (max(sides) <= widest and 2 * sides[0] * sides[1] <= pixels):
             yield min(sides[0], shape[0]), min(sides[1], shape[1])
+
+
+def _shrinking(cells: int) -> list[int]:
+    """Give sides of regions that cut a row of cells evenly, from all of it down to 1."""
+    return sorted({-(-cells // regions) for regions in range(1, cells + 1)}, reverse=True)
+
+
+def _waits(windows: np.ndarray, shape: tuple[int, int], cell: tuple[int, int]) -> np.ndarray:
+    """Count the tiles that lie across cells, by the cell of their first pixel.
+
+    Of tiles with p pieces that come at random times in a region's reads, at most a share of 1 - 2^(1 - p) has some
+    but not all: 1 - t^p - (1 - t)^p is greatest half-way.
+
+    Returns
+    -------
+    (2, row, column) float64 array
+        The tiles, and the most of them that wait.
+    """
+    first, last = windows[:, :2] // cell, (windows[:, 2:] - 1) // cell
+    pieces = (last - first + 1).prod(axis=1)
+    rows, columns = -(-shape[0] // cell[0]), -(-shape[1] // cell[1])
+    home = (first[:, 0] * columns + first[:, 1]).astype("int64", copy=False)
+    across = np.bincount(home, pieces > 1, rows * columns)
+    waits = np.bincount(home, 1 - 0.5 ** (pieces - 1.0), rows * columns)
+    return np.stack([across, waits]).reshape(2, rows, columns)
+
+
+def waiting(waits: np.ndarray, region: int, keep: int) -> float:
+    """Estimate the most tiles that wait at a time: for further reads, then for their turn among ``keep`` reads.
+
+    Parameters
+    ----------
+    waits : (2, row, column) array
+        Tiles across cells, and the most of them that wait for reads, of each cell.
+    region, keep : int
+        As in Layout.
+    """
+    for axis in (1, 2):
+        waits = np.add.reduceat(waits, np.arange(0, waits.shape[axis], region), axis=axis)
+    across, unread = waits.max(axis=(1, 2))
+    return float(min(across, unread + across * keep / (2 * region**2)))
 
 
 class TileStream:
@@ -513,20 +577,9 @@ class TileStream:
 
     @cached_property
     def _layout(self) -> Layout:
-        """The best shuffling layout whose first epoch fits the buffer: two thirds for cells, the rest for tiles."""
-        pixels = self.buffer * 2 // 3 // self._pixel
-        for layout, last in layouts(self._shape, self._chunk, self._side, pixels):
-            if last or not self.shuffle or self._fits(layout):
-                break
-        return layout
-
-    def _fits(self, layout: Layout) -> bool:
-        n = len(self._windows)
-        pieces, homes = reads_shuffled(self._windows, layout, [self.seed, 0, 0])
-        order = spread(completed(pieces, n), len(homes), layout.keep, [self.seed, 0, 1])
-        bounds = np.append(np.arange(0, n, self.batch_size), n)
-        plan = schedule(order, bounds, pieces, homes, self._windows, layout)
-        return plan.peak(self._pixel, self._tile) <= self.buffer
+        if not self.shuffle:
+            return Layout(self._shape, self._chunk, 1, 1)
+        return best_layout(self._windows, self._shape, self._chunk, buffer=self.buffer, pixel=self._pixel)
 
     def _bounds(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Take this share of rows that are in the order of their reads, and cut it into batches."""

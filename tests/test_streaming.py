@@ -231,6 +231,18 @@ def test_only_chunks_that_tiles_touch_are_read():
     assert loads == {(0, 0): 1, (96, 32): 1, (96, 64): 1, (224, 288): 1}
 
 
+@pytest.mark.parametrize(
+    ("size", "overlap", "mib"), [(64, 0.5, 40), (64, 0.5, 128), (128, 0.5, 96), (128, 0.0, 32), (32, 0.7, 64)]
+)
+def test_the_layout_chosen_keeps_an_epoch_within_the_buffer_and_chunks_read_once(size, overlap, mib):
+    image = wrapped(da.zeros((4, 4096, 4096), chunks=(4, 256, 256), dtype="uint16"))
+    stream = TileStream(image, sampling.grid(image, size, overlap=overlap), buffer=mib * streaming.MIB)
+    plan = stream.plan()
+    decoded, chunks = plan.decodes((256, 256))
+    assert 0.4 < plan.peak(8, 8 * size**2) / stream.buffer < 1.05
+    assert (chunks, decoded) <= (256, 1.1 * 256)
+
+
 @given(st.integers(1, 60), st.integers(1, 12), st.integers(1, 30), st.integers(0, 99))
 def test_spreading_never_needs_more_reads_than_the_buffer_keeps(reads, keep, tiles, seed):
     complete = np.sort(np.random.default_rng(seed).integers(0, reads, tiles * reads))
