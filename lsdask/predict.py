@@ -28,7 +28,7 @@ NAME = "scores"
 """The variable of a store of scores."""
 
 Model = Any
-"""A model folder (str or Path), a ``models.Segmenter``, or a callable on numpy blocks."""
+"""A model folder (str or Path), a torch module (``models.wrap`` says how it is seen), or a callable on numpy blocks."""
 
 
 @dataclass(frozen=True)
@@ -132,8 +132,9 @@ def apply(
     ----------
     image : DataArray (band, y, x)
         For a network, with the bands it was trained on.
-    model : path, Segmenter or callable
-        A model folder, a network, or any callable from numpy blocks (n, band, y, x), as stored, to probabilities
+    model : path, torch module or callable
+        A model folder, a network of ``models``, any other torch module (it sees raw units, void as 0, and gives
+        logits; see ``models.wrap``), or any callable from numpy blocks (n, band, y, x), as stored, to probabilities
         (n, class, y, x).
     tile : int
         Side of a chunk of the scores, in pixels.
@@ -202,7 +203,7 @@ def run(
         A store, one that ``store.open`` opened, or any other image, which then travels with the work.
     target : str or Path
         The store of scores: new, or one that holds this very run.
-    model : path, Segmenter or callable
+    model : path, torch module or callable
         As for ``apply``. Workers of a cluster on other machines must see the folder or can be given the network.
     tile : int
         Side of a tile and of the target's shards, in pixels; lowered to fit a small image.
@@ -334,6 +335,8 @@ def _scorer(
     if dtype not in ("uint8", "float32"):
         raise BadInput(sentence("dtype", "be 'uint8' or 'float32'", f"dtype={dtype!r}"))
     nodata = schema.nodata(image)
+    if models.is_module(model):
+        model = models.wrap(model, bands=schema.bands(image), classes=len(classes or _class_names(1)))
     spec = _spec(model)
     if spec is not None:
         models.check_bands(spec, schema.bands(image))

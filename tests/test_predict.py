@@ -162,6 +162,26 @@ def test_a_network_scores_the_same_in_run_and_apply(tmp_path: Path, network: Pat
     assert known.std() > 0
 
 
+def test_a_torch_module_of_ones_own(tmp_path: Path) -> None:
+    import torch
+
+    image = random_mosaic((2, 40, 50))
+    module = torch.nn.Conv2d(2, 1, 3, padding=1)
+    predict.run(
+        image, tmp_path / "s.zarr", module, tile=64, halo=1, dtype="float32", precision="float32", progress=False
+    )
+    raw = torch.from_numpy(image.values.astype("float32"))
+    padded = torch.nn.functional.pad(raw[None], (1, 1, 1, 1), mode="reflect")
+    with torch.inference_mode():
+        expected = torch.sigmoid(torch.nn.functional.conv2d(padded, module.weight, module.bias))[0].numpy()
+    scores = store.open(tmp_path / "s.zarr").values
+    known = ~np.isnan(scores)
+    assert (known == schema.valid(image).values).all()
+    np.testing.assert_allclose(scores[known], expected[known], atol=1e-5)
+    with pytest.raises(BadInput, match="model must be a network that lsdask can build again"):
+        models.save(models.wrap(module, bands=2), tmp_path / "model")
+
+
 def test_a_model_of_other_bands_is_refused(tmp_path: Path, network: Path) -> None:
     image = random_mosaic((2, 50, 50)).assign_coords(band=["nir", "red"])
     with pytest.raises(BadInput, match=r"\('b0', 'b1'\).*\('nir', 'red'\)"):

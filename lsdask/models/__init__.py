@@ -3,9 +3,11 @@
 from lsdask.models.architectures import NAMES
 from lsdask.models.building import build
 from lsdask.models.folder import digest, load, read_spec, save
+from lsdask.models.reach import reach
 from lsdask.models.running import CHECKED, Runner, runner
 from lsdask.models.segmenter import Segmenter
 from lsdask.models.spec import Spec, check_bands
+from lsdask.models.wrapping import is_module, wrap
 
 __all__ = [
     "CHECKED",
@@ -16,8 +18,11 @@ __all__ = [
     "build",
     "check_bands",
     "digest",
+    "is_module",
     "load",
+    "reach",
     "read_spec",
     "runner",
     "save",
+    "wrap",
 ]

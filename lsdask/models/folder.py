@@ -20,6 +20,7 @@ from lsdask.errors import BadInput, NotFound, Unreadable, sentence
 from lsdask.models.architectures import assemble
 from lsdask.models.segmenter import Segmenter
 from lsdask.models.spec import Spec
+from lsdask.models.wrapping import CUSTOM
 
 FORMAT = 1
 """Version of the folder's format."""
@@ -68,6 +69,9 @@ def save(
     """
     if not isinstance(model, Segmenter):
         raise BadInput(sentence("model", "be made by lsdask.models.build or load", f"a {type(model).__name__}"))
+    if model.spec.name == CUSTOM:
+        do = "Save its state_dict with torch, and wrap the module again"
+        raise BadInput(sentence("model", "be a network that lsdask can build again", "a wrapped module", do))
     given: dict[str, Any] = {"tile": tile, "halo": halo, "threshold": threshold, "record": record and dict(record)}
     spec = replace(model.spec, **{key: value for key, value in given.items() if value is not None})
     tensors = _tensors(model)
