@@ -372,6 +372,8 @@ class TileStream:
         the cells that ``threads`` read ahead.
     threads : int
         Threads that read ahead; the order does not depend on them.
+    prefetch : int
+        Batches that another thread cuts ahead while a model works on one; 0 cuts them when asked.
     drop_last : bool
         Leave out what does not fill a batch or would give ranks different lengths.
     rank, world : int
@@ -414,6 +416,7 @@ class TileStream:
         seed: int = 0,
         buffer: int = 256 * MIB,
         threads: int = 2,
+        prefetch: int = 2,
         drop_last: bool = False,
         rank: int = 0,
         world: int = 1,
@@ -426,11 +429,12 @@ class TileStream:
         sizes = np.unique(tiles["size"])
         if len(sizes) > 1:
             raise BadInput(sentence("tiles", "have one size", f"sizes {sizes.tolist()}", "Make a stream for each"))
-        _check_counts(batch_size=batch_size, buffer=buffer, threads=threads, world=world)
+        _check_counts(1, batch_size=batch_size, buffer=buffer, threads=threads, world=world)
+        _check_counts(0, prefetch=prefetch)
         if not 0 <= rank < world:
             raise BadInput(sentence("rank", f"be from 0 to {world - 1}, below world", f"rank={rank}"))
         self.batch_size, self.shuffle, self.seed, self.drop_last = batch_size, shuffle, seed, drop_last
-        self.buffer, self.threads, self.rank, self.world = buffer, threads, rank, world
+        self.buffer, self.threads, self.prefetch, self.rank, self.world = buffer, threads, prefetch, rank, world
         self.bands, self.nodata, self.dtype = schema.bands(image), schema.nodata(image), image.dtype
         self.epoch = 0
         self._image = store.reader(image)
@@ -511,7 +515,7 @@ class TileStream:
             do = "Pass multiprocessing_context='spawn' or 'forkserver' to the DataLoader"
             raise BadInput(sentence("a stream", "not be used in a forked process, where Zarr may hang", "a fork", do))
         self._given, self._skip = self._skip, 0
-        for batch in self._run(self._plan(self.epoch, self._given)):
+        for batch in prepared(self._run(self._plan(self.epoch, self._given)), self.prefetch):
             self._given += 1
             yield batch
         self.epoch, self._given = self.epoch + 1, 0
@@ -713,6 +717,25 @@ def _with_edges(windows: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return np.concatenate([windows, np.array(new, dtype="int64").reshape(-1, 4)])
 
 
+def prepared(batches: Iterator[Batch], ahead: int) -> Iterator[Batch]:
+    """Give what an iterator gives, got by a thread that is at most so many items ahead."""
+    if not ahead:
+        yield from batches
+        return
+    pool = ThreadPoolExecutor(1, thread_name_prefix="lsdask-stream-cut")
+    coming: deque[Future[Batch | None]] = deque()
+    try:
+        while True:
+            coming.extend(pool.submit(next, batches, None) for _ in range(ahead + 1 - len(coming)))
+            batch = coming.popleft().result()
+            if batch is None:
+                return
+            yield batch
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        batches.close()  # type: ignore[attr-defined]
+
+
 class _Held:
     """The pixels at hand: reads that tiles are still cut from, and tiles that wait for further reads."""
 
@@ -838,7 +861,7 @@ def _check_mask_grid(mask: xr.DataArray | None, image: xr.DataArray) -> None:
         raise BadInput(sentence("mask", f"have the image's shape {sampling.shape_of(image)}", str(mask.shape)))
 
 
-def _check_counts(**counts: int) -> None:
+def _check_counts(least: int, **counts: int) -> None:
     for name, value in counts.items():
-        if value < 1:
-            raise BadInput(sentence(name, "be at least 1", f"{name}={value}"))
+        if value < least:
+            raise BadInput(sentence(name, f"be at least {least}", f"{name}={value}"))

@@ -114,7 +114,7 @@ def stream_of(**options):
 
 
 def test_the_order_is_the_same_for_any_number_of_threads_and_differs_by_epoch_and_seed():
-    first, second = (joined(stream_of(threads=threads))[0] for threads in (1, 5))
+    first, second = (joined(stream_of(threads=threads, prefetch=threads - 1))[0] for threads in (1, 5))
     np.testing.assert_array_equal(first, second)
     stream = stream_of()
     orders = [stream.plan(epoch).order.tolist() for epoch in (0, 1)] + [stream_of(seed=1).plan().order.tolist()]
@@ -353,6 +353,7 @@ def test_a_torn_shard_is_named(tmp_path):
         ({"mask": wrapped(np.zeros((90, 131), "uint8"))}, r"mask must have the image's shape \(90, 130\)"),
         ({"mask": wrapped(np.zeros((1, 90, 130), "uint8"))}, r"mask must have dims \('y', 'x'\)"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"prefetch": -1}, "prefetch must be at least 0"),
         ({"threads": 0}, "threads must be at least 1"),
         ({"rank": 2, "world": 2}, "rank must be from 0 to 1, below world. Got rank=2"),
     ],
