@@ -10,7 +10,8 @@ size      int64    side of the tile, in pixels
 valid     float64  share of the tile's pixels that have data, 0 to 1 (``describe``)
 positive  float64  share of the tile's known pixels that are landslide, 0 to 1; NaN if none is known (``describe``)
 cluster   uint8    the commonest label, the lowest of equals; 255 if none is known (``describe``)
-split     object   "train", "valid", "test", or "none" for tiles that belong to no side (``split``)
+split     object   "train", "valid", "test", or "none" for tiles that belong to no side (``split``, ``as_split``)
+fold      int64    0 up, or -1 for tiles that belong to no fold (``folds``)
 ========  =======  ==========================================================================================
 
 A pixel is known where the mask is 0 or 1 and, if validity is given, the image has data.
@@ -32,6 +33,8 @@ from lsdask.errors import BadInput, sentence
 
 SPLITS = ("train", "valid", "test")
 NONE = "none"
+SMALLER = "Pass a smaller block or buffer, or more tiles"
+MADE_BY = {"valid": "describe", "positive": "describe", "cluster": "describe", "split": "split", "fold": "folds"}
 CHUNK = 2048
 """Chunks that an image in memory is counted in, in pixels."""
 
@@ -115,8 +118,8 @@ def check(tiles: pd.DataFrame, *columns: str, name: str = "tiles") -> None:
         raise BadInput(sentence(name, "be a DataFrame with columns y, x, size", f"a {type(tiles).__name__}"))
     missing = [column for column in ("y", "x", "size", *columns) if column not in tiles]
     if missing:
-        how = "sampling.split" if "split" in missing else "sampling.describe"
-        do = f"Make it with {how}" if set(missing) & {"valid", "positive", "cluster", "split"} else ""
+        how = MADE_BY.get(missing[0])
+        do = f"Make it with sampling.{how}" if how else ""
         raise BadInput(sentence(name, f"have the column {missing[0]!r}", f"columns {list(tiles.columns)}", do))
     if tiles.empty:
         raise BadInput(sentence(name, "hold at least one tile", "an empty tile index", "Loosen what selected them"))
@@ -357,27 +360,79 @@ def split(
     """
     check(tiles)
     _check_fractions(fractions)
-    windows = _windows(tiles)
-    extent = windows[:, 2:].max(axis=0)
-    seen = np.concatenate([np.maximum(windows[:, :2] - buffer, 0), np.minimum(windows[:, 2:] + buffer, extent)], axis=1)
+    windows, seen = _windows(tiles), _seen(tiles, buffer)
     sides = np.full(len(tiles), -1)
     rest = np.ones(len(tiles), dtype=bool)
     if test is not None:
-        region = _region(test, windows, extent, fractions[2])
+        region = _region(test, windows, windows[:, 2:].max(axis=0), fractions[2])
         sides[_inside(seen, region)] = SPLITS.index("test")
         rest = ~_touches(seen, region)
         fractions = (fractions[0], fractions[1], 0.0)
-    weights = _weights(tiles)
-    sides[rest] = _deal_blocks(
-        seen[rest], weights[rest], fractions, block or 8 * int(tiles["size"].max()), np.random.default_rng([seed, 2])
-    )
+    draw = np.random.default_rng([seed, 2])
+    sides[rest] = _deal_blocks(seen[rest], _weights(tiles)[rest], fractions, block or _block(tiles), draw)
     wanted = [name for name, share in zip(SPLITS, fractions) if share > 0] + (["test"] if test is not None else [])
     result = tiles.assign(split=np.array([*SPLITS, NONE], dtype=object)[sides])
     lacking = [name for name in wanted if not (result["split"] == name).any()]
     if lacking:
-        do = "Pass a smaller block or buffer, or more tiles"
-        raise BadInput(sentence("tiles", "be enough for every split", f"no tile for {', '.join(lacking)}", do))
+        raise BadInput(sentence("tiles", "be enough for every split", f"no tile for {', '.join(lacking)}", SMALLER))
     return result
+
+
+def folds(tiles: pd.DataFrame, k: int, *, block: int | None = None, buffer: int = 0, seed: int = 0) -> pd.DataFrame:
+    """Deal tiles into ``k`` folds of about equal size by square blocks, so that no pixel is seen by two folds.
+
+    Parameters
+    ----------
+    tiles : DataFrame
+        A tile index.
+    k : int
+        At least 2.
+    block, buffer, seed
+        As in ``split``.
+
+    Returns
+    -------
+    DataFrame
+        The tiles with the column ``fold``: 0 to k - 1, or -1 for tiles that touch two folds. ``as_split`` makes one
+        of them the test.
+
+    Raises
+    ------
+    BadInput
+        If a fold gets no tile.
+    """
+    check(tiles)
+    if not 2 <= k <= len(tiles):
+        raise BadInput(sentence("k", "be from 2 to the number of tiles", f"k={k}"))
+    draw = np.random.default_rng([seed, 3])
+    fold = _deal_blocks(_seen(tiles, buffer), _weights(tiles), [1 / k] * k, block or _block(tiles), draw)
+    lacking = sorted(set(range(k)) - set(fold.tolist()))
+    if lacking:
+        raise BadInput(sentence("tiles", "be enough for every fold", f"no tile for {lacking}", SMALLER))
+    return tiles.assign(fold=fold.astype("int64"))
+
+
+def as_split(tiles: pd.DataFrame, fold: int) -> pd.DataFrame:
+    """Make one fold the test, the next the validation (of three folds or more), and the others the training.
+
+    Parameters
+    ----------
+    tiles : DataFrame
+        A tile index with the column ``fold``.
+    fold : int
+
+    Returns
+    -------
+    DataFrame
+        The tiles with the column ``split``.
+    """
+    check(tiles, "fold")
+    of = tiles["fold"].to_numpy()
+    k = int(of.max()) + 1
+    if not 0 <= fold < k:
+        raise BadInput(sentence("fold", f"be from 0 to {k - 1}", f"fold={fold}"))
+    cases = [of < 0, of == fold, (of == (fold + 1) % k) & (k > 2)]
+    return tiles.assign(split=np.select(cases, [NONE, "test", "valid"], default="train").astype(object))
 
 
 def check_split(tiles: pd.DataFrame, *, buffer: int = 0) -> None:
@@ -441,6 +496,18 @@ def _windows(tiles: pd.DataFrame) -> np.ndarray:
     """Give (tile, 4) int64: y0, x0, y1, x1."""
     y, x, size = (tiles[column].to_numpy(dtype="int64") for column in ("y", "x", "size"))
     return np.stack([y, x, y + size, x + size], axis=1)
+
+
+def _seen(tiles: pd.DataFrame, buffer: int) -> np.ndarray:
+    """Give the windows with a buffer on each side, cut to the extent of all tiles."""
+    windows = _windows(tiles)
+    extent = windows[:, 2:].max(axis=0)
+    return np.concatenate([np.maximum(windows[:, :2] - buffer, 0), np.minimum(windows[:, 2:] + buffer, extent)], axis=1)
+
+
+def _block(tiles: pd.DataFrame) -> int:
+    """Give the side of a block where none is asked for."""
+    return 8 * int(tiles["size"].max())
 
 
 def _layers(
@@ -612,7 +679,7 @@ def _weights(tiles: pd.DataFrame) -> np.ndarray:
 def _deal_blocks(
     seen: np.ndarray, weights: np.ndarray, fractions: Sequence[float], block: int, draw: np.random.Generator
 ) -> np.ndarray:
-    """Give each tile the split of the blocks it sees: 0, 1, 2, or -1 where they differ."""
+    """Give each tile the share (its place in ``fractions``) of the blocks it sees, or -1 where they differ."""
     if not len(seen) or not sum(fractions):
         return np.full(len(seen), -1)
     first, last = seen[:, :2] // block, (seen[:, 2:] - 1) // block
@@ -622,7 +689,7 @@ def _deal_blocks(
     home = np.searchsorted(cells, first[:, 0] * columns + first[:, 1])
     held = np.stack([np.bincount(home, kind, len(cells)) for kind in weights.T], axis=1)
     side = _deal(held / np.maximum(held.sum(axis=0), 1), np.asarray(fractions) / sum(fractions), draw)
-    low, high = np.full(len(seen), len(SPLITS)), np.full(len(seen), -1)
+    low, high = np.full(len(seen), len(fractions)), np.full(len(seen), -1)
     np.minimum.at(low, tile, side[cell])
     np.maximum.at(high, tile, side[cell])
     return np.where(low == high, low, -1)

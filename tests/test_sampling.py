@@ -254,6 +254,36 @@ def test_split_holds_out_the_east():
     assert (got["x"] + 16)[got["split"].isin(["train", "valid"])].max() <= 384
 
 
+@given(st.integers(2, 6), st.integers(0, 6), st.integers(0, 99))
+def test_folds_share_no_pixel_and_each_is_the_test_once(k, buffer, seed):
+    tiles = sampling.grid(blank(300, 300), 10, overlap=0.3)
+    got = sampling.folds(tiles, k, block=50, buffer=buffer, seed=seed)
+    sizes = got["fold"][got["fold"] >= 0].value_counts()
+    assert sorted(sizes.index) == list(range(k))
+    assert sizes.max() < 2 * sizes.min() + 40
+    tested = np.zeros(len(tiles), dtype=int)
+    for fold in range(k):
+        sides = sampling.as_split(got, fold)
+        sampling.check_split(sides, buffer=buffer)
+        assert set(np.unique(painted(sides, buffer, (320, 320)))) <= {0, 1, 2, 4}
+        assert ((sides["split"] == "none") == (got["fold"] < 0)).all()
+        assert ("valid" in set(sides["split"])) == (k > 2)
+        tested += sides["split"] == "test"
+    assert (tested == (got["fold"] >= 0)).all()
+
+
+def test_folds_refuse_what_they_cannot_deal():
+    tiles = sampling.grid(blank(64, 64), 16)
+    with pytest.raises(BadInput, match=r"no tile for \[1, 2\]. Pass a smaller block"):
+        sampling.folds(tiles, 3, block=64)
+    with pytest.raises(BadInput, match="k must be from 2"):
+        sampling.folds(tiles, 1)
+    with pytest.raises(BadInput, match=r"Make it with sampling.folds"):
+        sampling.as_split(tiles, 0)
+    with pytest.raises(BadInput, match="fold must be from 0 to 1"):
+        sampling.as_split(sampling.folds(tiles, 2, block=16), 2)
+
+
 def test_split_refuses_what_it_cannot_divide():
     tiles = sampling.grid(blank(64, 64), 16)
     with pytest.raises(BadInput, match=r"no tile for valid, test. Pass a smaller block"):
