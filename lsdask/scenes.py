@@ -14,6 +14,7 @@ What counts as data, value by value:
 import glob
 import math
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -45,6 +46,9 @@ from rasterio.windows import Window
 
 from lsdask import schema
 from lsdask.errors import BadInput, NotFound, Unreadable, sentence
+from lsdask.stac import load, read, save, search
+
+__all__ = ["load", "open", "read", "read_block", "save", "search"]
 
 VOID_SIZE = 1e30
 """A float of this size or larger is no measurement: it is the lowest float32 in one of its customary writings
@@ -386,7 +390,7 @@ def _header(path: str, nodata: float | None) -> Header:
         _refuse(file, path)
         return Header(
             path=path,
-            crs=file.crs.to_wkt(),
+            crs=sys.intern(file.crs.to_wkt()),  # one text for ten thousand files travels once
             transform=file.transform,
             shape=file.shape,
             dtype=file.dtypes[0],
@@ -667,7 +671,7 @@ def _lazy(target: Target, layers: Sequence[Layer], step: Sequence[int], steps: i
         raise BadInput(sentence("chunks", "be one or two positive numbers of pixels", f"chunks={chunks!r}"))
     height, width = (min(int(side), size) for side, size in zip(sides, target.shape))
     places = _Chunks(target, layers, step, steps, (height, width))
-    name = "scenes-" + tokenize(target, tuple(layers), tuple(step), (height, width))
+    name = "scenes-" + tokenize(repr((target, layers, step, height, width)))  # as text: a tenth of the time
     layer = blockwise(read_block, name, "tbyx", places, "tbyx", numblocks={}, concatenate=True)
     sizes = da.core.normalize_chunks((1, -1, height, width), (steps, target.bands, *target.shape))
     graph = HighLevelGraph.from_collections(name, layer)
