@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from lsdask import models
 from lsdask.errors import BadInput, NotFound, Unreadable
 from lsdask.models.folding import fold
+from lsdask.models.prakash import Block
 from lsdask.models.precision import Check, compare
 from lsdask.models.running import float_block
 from lsdask.models.segmenter import normalise_block, pad_to_stride_block
@@ -63,6 +64,12 @@ def test_every_network_takes_any_size_and_gives_one_logit_a_pixel(name, size):
     made = models.build(name, bands=5, classes=3, encoder="resnet18").eval()
     with torch.no_grad():
         assert made(torch.zeros(1, 5, *size)).shape == (1, 3, *size)
+
+
+@pytest.mark.parametrize("name", ["unet", "fpn", "linknet", "soares_unet", "prakash_resunet"])
+def test_no_network_normalises_over_its_whole_input(name):
+    made = models.build(name, bands=8)
+    assert not any(isinstance(each, torch.nn.GroupNorm | torch.nn.InstanceNorm2d) for each in made.modules())
 
 
 def test_the_network_is_the_library_s_own(model):
@@ -389,6 +396,94 @@ def test_bad_blocks_are_named(model):
         run(np.zeros((1, 3, 8, 8), "uint8"))
     with pytest.raises(BadInput, match="finite values"):
         run(np.full((1, 4, 32, 32), np.inf, "float32"))
+
+
+@pytest.mark.parametrize(
+    ("filters", "bands", "count"),
+    [(16, 5, 1_941_669), (16, 6, 1_941_813), (32, 5, 7_761_221), (32, 6, 7_761_509), (64, 5, 31_033_989)],
+)
+def test_the_unet_of_soares_has_the_paper_s_parameters(filters, bands, count):
+    made = models.build("soares_unet", bands=bands, filters=filters)
+    assert sum(each.numel() for each in made.parameters()) == count
+    assert made.stride == 16
+
+
+def test_the_resunet_of_prakash_has_the_paper_s_parameters_and_layers():
+    made = models.build("prakash_resunet", bands=8)
+    trained = sum(each.numel() for each in made.parameters())
+    running = sum(value.numel() for name, value in made.net.named_buffers() if "running" in name)
+    assert (trained, trained + running) == (20_753_365, 20_775_893)
+    layers = [type(each) for each in made.net.modules()]
+    convolutions = [each for each in made.net.modules() if isinstance(each, torch.nn.Conv2d)]
+    assert (len(convolutions), layers.count(torch.nn.BatchNorm2d)) == (100, 95)
+    assert sum(isinstance(each, Block) for each in made.net.modules()) == 40
+
+
+def test_the_resunet_of_prakash_gives_five_outputs_in_training_and_one_after():
+    made = models.build("prakash_resunet", bands=6, stems=[2, 2, 2])
+    sizes = {}
+    for name in ("pool", "down.0", "down.1", "down.2", "down.3", "up.0", "up.1", "up.2", "up.3", "up.4"):
+        made.net.get_submodule(name).register_forward_hook(
+            lambda _, __, result, name=name: sizes.update({name: tuple(result.shape[1:])})
+        )
+    outputs = made.outputs(torch.zeros(2, 6, 64, 64))
+    assert [tuple(each.shape) for each in outputs] == [(2, 1, 64, 64)] * 5
+    assert list(sizes.values()) == [
+        (64, 16, 16), (64, 16, 16), (128, 8, 8), (256, 4, 4), (256, 2, 2),
+        (256, 4, 4), (128, 8, 8), (64, 16, 16), (64, 32, 32), (64, 64, 64),
+    ]  # fmt: skip
+    with torch.no_grad():
+        assert len(made.eval().outputs(torch.zeros(1, 6, 50, 64))) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"name": "prakash_resunet"}, r"three counts .* that make the 4 bands. Got stems=\(3, 3, 2\)"),
+        ({"name": "prakash_resunet", "stems": [2, 2]}, "stems must be three counts"),
+        ({"name": "prakash_resunet", "filters": 3}, "options must be of stems. Got filters"),
+        ({"name": "soares_unet", "depth": 3}, "options must be of filters. Got depth"),
+        ({"name": "soares_unet", "weights": "imagenet"}, "soares_unet has no encoder"),
+    ],
+)
+def test_bad_arguments_of_the_papers_networks_are_named(arguments, told):
+    with pytest.raises(BadInput, match=told):
+        models.build(**{"bands": 4, **arguments})
+
+
+class Wide(torch.nn.Module):
+    """A reach that is known: 3 px by the kernel, and 2 cells of 4 px by the coarse branch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fine = torch.nn.Conv2d(2, 1, 7, padding=3)
+        self.pool, self.coarse = torch.nn.MaxPool2d(4), torch.nn.Conv2d(2, 1, 5, padding=2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fine(x) + torch.nn.functional.interpolate(self.coarse(self.pool(x)), scale_factor=4)
+
+
+def test_reach_is_measured():
+    spec = models.Spec("wide", "", ("a", "b"), 1, (0.0, 0.0), (1.0, 1.0))
+    assert models.reach(models.Segmenter(Wide(), spec, stride=4)) == 11
+    assert models.reach(models.build("pspnet", bands=2)) is None
+
+
+@pytest.mark.parametrize("name", ["soares_unet", "fpn"])
+def test_pixels_beyond_the_reach_do_not_change_a_score(name):
+    options = {"filters": 4} if name == "soares_unet" else {}
+    made = models.build(name, bands=2, seed=3, **options).eval()
+    far = models.reach(made)
+    side = 2 * (far // 32 + 2) * 32
+    strip = torch.randn(1, 2, 32, side, generator=torch.Generator().manual_seed(0))
+    place = side // 2
+    other = strip.clone()
+    other[..., : place - far] = 9.0
+    other[..., place + far + 1 :] = -9.0
+    with torch.no_grad():
+        one, same = made(strip)[..., place], made(other)[..., place]
+    torch.testing.assert_close(one, same, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(one, made(strip.flip(-1))[..., place], rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.gpu

@@ -151,6 +151,13 @@ def test_each_stream_is_iterated_once_an_epoch_but_for_a_look_at_the_first_batch
     assert (train.epochs, valid.epochs) == (4, 3)
 
 
+def test_a_loaded_model_goes_on_learning(tmp_path):
+    model = models.load(models.save(models.build("unet", bands=BANDS, decoder_channels=[16, 8, 8, 8, 8]), tmp_path))
+    before = model.net.encoder.bn1.running_mean.clone()
+    done = fit(model, Fake(0, batches=1), epochs=1)
+    assert not torch.equal(done.model.net.encoder.bn1.running_mean, before)
+
+
 def test_unknown_pixels_do_not_change_training():
     one, other = Fake(0), Fake(0)
     for image, mask in other.batches:

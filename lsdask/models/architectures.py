@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from lsdask.errors import BadInput, NotFound, sentence
+from lsdask.models import prakash, soares
 from lsdask.models.segmenter import Segmenter
 from lsdask.models.spec import Spec
 
@@ -73,6 +74,7 @@ def _smp(make: Callable[..., nn.Module]) -> Callable[[Spec, str | None], Built]:
             given = f"encoder={spec.encoder!r}, weights={weights!r}, options={spec.options}: {told}"
             raise BadInput(sentence(spec.name, "be given an encoder, weights and options that fit", given)) from why
         encoder: Any = net.encoder
+        _normalise_by_batch(net)
         return net, int(encoder.output_stride)
 
     return build
@@ -86,6 +88,17 @@ def check_encoder(encoder: str) -> None:
     close = get_close_matches(encoder, names, n=3) or sorted(names)[:3]
     rule = "be an encoder of segmentation_models_pytorch, or tu- and the name of one of timm"
     raise BadInput(sentence("encoder", rule, f"encoder={encoder!r}", f"Close to it: {', '.join(close)}"))
+
+
+def _normalise_by_batch(net: nn.Module) -> None:
+    """Put batch normalisation where the library has group normalisation (its FPN), as the papers' FPN has it.
+
+    A group's mean is taken over the whole input, so scores would depend on how an image is cut into tiles.
+    """
+    for layer in list(net.modules()):
+        for name, child in layer.named_children():
+            if isinstance(child, nn.GroupNorm):
+                setattr(layer, name, nn.BatchNorm2d(child.num_channels))
 
 
 _OURS = {
@@ -112,5 +125,7 @@ NAMES: dict[str, Callable[[Spec, str | None], Built]] = {
     "linknet": _smp(smp.Linknet),
     "pspnet": _smp(smp.PSPNet),
     "deeplabv3plus": _smp(smp.DeepLabV3Plus),
+    "soares_unet": soares.build,
+    "prakash_resunet": prakash.build,
 }
 """Builders by architecture."""
