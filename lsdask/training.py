@@ -163,7 +163,7 @@ def fit(
     check_precision(precision)
     device = find_device(device)
     first = _first_batch(model.spec, train, valid)
-    model.describe(tile=int(first[0].shape[-1]))
+    model.train().describe(tile=int(first[0].shape[-1]))  # Lightning leaves a loaded model as it is: evaluating
     chosen = augment if isinstance(augment, Augment) else Augment() if augment else None
     task = _Task(model, losses.find(loss), chosen, train, valid, seed)
     task.learn_by(optimizer, lr, weight_decay, schedule)
