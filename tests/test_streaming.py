@@ -299,6 +299,60 @@ def test_a_window_or_other_bands_of_a_store_are_not_mistaken_for_it(stored):
     np.testing.assert_array_equal(joined(stream)[0], cut(array[::-1, 5:80, 3:100], tiles, stream.plan(0).order))
 
 
+def sources():
+    """Two images whose pixels tell them apart."""
+    images = [wrapped(values() % 100, (2, 32, 32)), wrapped(values(seed=1) % 100 + 100)]
+    return [TileStream(image, sampling.grid(image, 12 + 6 * i), batch_size=7) for i, image in enumerate(images)]
+
+
+@settings(max_examples=10)
+@given(st.sampled_from([(1, 1), (2, 0.5), (0.3, 1.6), (0, 1)]), st.integers(0, 12), st.integers(0, 2))
+def test_streams_mix_by_weight_and_go_on_in_the_middle(weights, stop, epoch):
+    mixed = streaming.MixedStream(sources(), weights=weights, seed=3)
+    mixed.set_epoch(epoch)
+    iterator, expected = iter(mixed), [round(w * len(stream)) for w, stream in zip(weights, sources())]
+    assert len(mixed) == sum(expected)
+    begun = [next(iterator) for _ in range(min(stop, len(mixed)))]
+    again = streaming.MixedStream(sources(), weights=weights, seed=3)
+    again.load_state_dict(mixed.state_dict())
+    rest = list(iterator)
+    for mine, theirs in zip(again, rest, strict=True):
+        np.testing.assert_array_equal(mine.image, theirs.image)
+    of = [int(batch.image.min() >= 100) for batch in [*begun, *rest]]
+    assert np.bincount(of, minlength=2).tolist() == expected
+    assert again.epoch == mixed.epoch == epoch + 1
+
+
+def test_a_mix_gives_every_tile_of_its_streams_once_in_turns_that_differ_by_epoch():
+    mixed = streaming.MixedStream(sources())
+    first, second = ([batch.image for batch in mixed] for _ in range(2))
+    for images in (first, second):
+        for stream in sources():
+            mine = np.concatenate([image for image in images if image.shape[2] == stream._side[0]])
+            theirs = joined(stream)[0]
+            key = lambda array: sorted(tile.tobytes() for tile in array)  # noqa: E731
+            assert key(mine) == key(theirs)
+    turns = [[image.shape[2] for image in images] for images in (first, second)]
+    assert turns[0] != turns[1]
+    assert turns[0] != sorted(turns[0])
+
+
+def test_streams_that_differ_are_not_mixed():
+    image = wrapped(values())
+    tiles = sampling.grid(image, 12)
+    stream = TileStream(image, tiles)
+    with pytest.raises(BadInput, match=r"streams must have the same bands. Got .*band_2.* and .*'b'"):
+        streaming.MixedStream([stream, TileStream(image.assign_coords(band=["a", "b"]), tiles)])
+    with pytest.raises(BadInput, match=r"same nodata. Got None and 7"):
+        streaming.MixedStream([stream, TileStream(image.assign_attrs(_FillValue=np.uint16(7)), tiles)])
+    with pytest.raises(BadInput, match="all have a mask or none"):
+        streaming.MixedStream([stream, TileStream(image, tiles, mask=wrapped(np.zeros((90, 130), "uint8")))])
+    with pytest.raises(BadInput, match="streams must all be different"):
+        streaming.MixedStream([stream, stream])
+    with pytest.raises(BadInput, match="weights must be one for each"):
+        streaming.MixedStream([stream], weights=[1, 2])
+
+
 class Failing:
     """A reader whose reads of one pixel fail a number of times."""
 
