@@ -1,4 +1,4 @@
-"""Scenes: files on disk or behind a URL become one lazy cube (time, band, y, x) on one grid.
+"""Files on disk or behind a URL become one lazy cube (time, band, y, x) on one grid.
 
 Headers are read once, by a pool of threads; pixels are read later, chunk by chunk, in windows, and a chunk opens only
 the files that touch it. The graph holds one task a chunk, and no list of files but one: ten thousand small tiles make
@@ -46,9 +46,6 @@ from rasterio.windows import Window
 
 from lsdask import schema
 from lsdask.errors import BadInput, NotFound, Unreadable, sentence
-from lsdask.stac import load, read, save, search
-
-__all__ = ["load", "open", "read", "read_block", "save", "search"]
 
 VOID_SIZE = 1e30
 """A float of this size or larger is no measurement: it is the lowest float32 in one of its customary writings
