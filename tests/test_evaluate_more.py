@@ -51,6 +51,31 @@ def pair(rng, shape, *, lazy=True):
     return image(scores), image(mask)
 
 
+def test_an_experiment_reads_its_mask_once_and_counts_each_map():
+    read = []
+
+    def block(data):
+        read.append(data.shape)
+        return data
+
+    rng = np.random.default_rng(0)
+    maps = {name: pair(rng, (30, 30), lazy=False)[0].chunk(10) for name in ("unet", "fpn", "linknet")}
+    truth = da.from_array(pair(rng, (30, 30), lazy=False)[1].values, chunks=10)
+    mask = image(da.map_blocks(block, truth, meta=np.empty((0, 0), "uint8")))
+    own = {"unet": 0.5, "fpn": 0.3, "linknet": 0.62}
+    table = evaluate.compare(maps, mask, threshold=own)
+    assert len(read) == 9
+    assert list(table.index) == list(maps)
+    for name, row in table.iterrows():
+        counts = evaluate.count(maps[name], mask, threshold=own[name])
+        assert Counts(*row[["tp", "fp", "fn", "tn"]].astype(int)) == counts
+        assert row[list(evaluate.score(counts))].to_dict() == evaluate.score(counts)
+        assert row["threshold"] == own[name]
+    assert (evaluate.compare(maps, mask)["threshold"] == 0.5).all()
+    with pytest.raises(BadInput, match=r"threshold must be given for every map. Got none for \['linknet'\]"):
+        evaluate.compare(maps, mask, threshold={"unet": 0.5, "fpn": 0.3})
+
+
 # --- curves -----------------------------------------------------------------------------------------------------------
 
 

@@ -1,6 +1,6 @@
 """How good a map is: one confusion table, counted chunk by chunk and summed, and the scores made of it.
 
-* ``count``, ``score``, ``sweep``, ``agreement``, ``within``: pixels;
+* ``count``, ``score``, ``sweep``, ``compare``, ``agreement``, ``within``: pixels;
 * ``best``, ``average_precision``, ``roc_auc``: what follows from a sweep;
 * ``blocks``, ``bootstrap``, ``area``: how far to trust the numbers;
 * ``landslides``, ``by_size``, ``match``, ``near``: landslides rather than pixels.
@@ -14,6 +14,7 @@ from lsdask.evaluate.counts import (
     Counts,
     agreement,
     agreement_block,
+    compare,
     count,
     score,
     sweep,
@@ -39,6 +40,7 @@ __all__ = [
     "blocks",
     "bootstrap",
     "by_size",
+    "compare",
     "count",
     "landslides",
     "match",

@@ -4,11 +4,12 @@ Counts are pooled over every pixel that both the scores and the mask know; nothi
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
+import dask
 import dask.array as da
 import numba
 import numpy as np
@@ -133,6 +134,47 @@ def sweep(
     table = pd.DataFrame({"threshold": edges, **_table(scores, mask, edges, valid, class_)})
     rows = [score(Counts(*map(int, row))) for row in table[["tp", "fp", "fn", "tn"]].to_numpy()]
     return pd.concat([table, pd.DataFrame(rows)], axis=1)
+
+
+def compare(
+    scores: Mapping[str, xr.DataArray],
+    mask: xr.DataArray,
+    *,
+    threshold: float | Mapping[str, float] = 0.5,
+    valid: xr.DataArray | None = None,
+    class_: Any = None,
+) -> pd.DataFrame:
+    """Count and score the maps of a whole experiment against one mask, which is read once for all.
+
+    Parameters
+    ----------
+    scores : mapping of DataArray
+        Each as in :func:`count`, by name.
+    mask, valid, class_
+        As in :func:`count`.
+    threshold : float or mapping of float
+        One for all, or each map's own by name.
+
+    Returns
+    -------
+    DataFrame, one row a map, named by its index
+        Columns threshold, tp, fp, fn, tn and those of :func:`score`.
+
+    Raises
+    ------
+    BadInput
+        As :func:`count`; and if a map lacks a threshold.
+    """
+    own = threshold if isinstance(threshold, Mapping) else dict.fromkeys(scores, threshold)
+    lacking = [name for name in scores if name not in own]
+    if lacking:
+        raise BadInput(sentence("threshold", "be given for every map", f"none for {lacking}"))
+    lazy = [_tally(image, mask, _edges([own[name]]), valid, class_) for name, image in scores.items()]
+    rows = []
+    for name, tally in zip(scores, dask.compute(*lazy)):
+        counts = Counts(**{key: int(value[0]) for key, value in _finish(tally).items()})
+        rows.append({"threshold": own[name], **asdict(counts), **score(counts)})
+    return pd.DataFrame(rows, index=pd.Index(scores, name="scores"))
 
 
 def score(counts: Counts) -> dict[str, float]:
@@ -394,7 +436,14 @@ def _check_truth(values: np.ndarray) -> None:
 def _table(
     scores: xr.DataArray, mask: xr.DataArray, thresholds: np.ndarray, valid: xr.DataArray | None, class_: Any
 ) -> dict[str, np.ndarray]:
-    """Sum the partial tallies of all chunks and finish them: tp, fp, fn, tn, each (n,) int64."""
+    """Count over all chunks at all thresholds: tp, fp, fn, tn, each (n,) int64."""
+    return _finish(_tally(scores, mask, thresholds, valid, class_).compute())
+
+
+def _tally(
+    scores: xr.DataArray, mask: xr.DataArray, thresholds: np.ndarray, valid: xr.DataArray | None, class_: Any
+) -> da.Array:
+    """Sum the partial tallies of all chunks, lazily: see :func:`tally_block`."""
     arrays = _arrays(scores, mask, valid, class_)
     partials = da.map_blocks(
         _partial,
@@ -405,7 +454,11 @@ def _table(
         dtype="int64",
         meta=np.empty((0, 0, 0, 0), "int64"),
     )
-    tally = np.asarray(partials.sum(axis=(0, 1)).compute())
+    return partials.sum(axis=(0, 1))
+
+
+def _finish(tally: np.ndarray) -> dict[str, np.ndarray]:
+    """Turn a whole tally into tp, fp, fn, tn at every threshold, each (n,) int64."""
     below = tally.cumsum(axis=1)[:, :-1]
     above = tally.sum(axis=1, keepdims=True) - below
     return {"tp": above[1], "fp": above[0], "fn": below[1], "tn": below[0]}
