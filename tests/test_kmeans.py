@@ -7,12 +7,14 @@ from pathlib import Path
 import dask
 import dask.array as da
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 from sklearn.cluster import KMeans
+from sklearn.metrics import davies_bouldin_score
 
 from lsdask import kmeans, schema, store
 from lsdask.errors import BadInput, NotFound, OtherPlan, Unreadable
@@ -306,6 +308,42 @@ def test_standardised_bands_count_alike():
     np.testing.assert_allclose(centers["scale"], values.reshape(2, -1).astype("f8").std(axis=1), rtol=1e-12)
     labels = kmeans.assign(mosaic, centers).values[0]
     assert max((labels == kinds).mean(), (labels != kinds).mean()) > 0.95
+
+
+# Choosing k
+
+
+def test_describe_agrees_with_sklearn_and_the_plain_formula():
+    mosaic = landscape((60, 70))
+    rows = valid_rows(mosaic).astype("float64")
+    centers = kmeans.fit(mosaic, [1, 3, 6], refine=60)
+    table = kmeans.describe(mosaic, centers)
+    assert table.index.tolist() == [1, 3, 6]
+    assert table.loc[1, ["silhouette", "davies_bouldin"]].isna().all()
+    for i, k in ((1, 3), (2, 6)):
+        distance = np.sqrt(((rows[:, None] - centers.values[i, :k]) ** 2).sum(axis=2))
+        labels = distance.argmin(axis=1)
+        nearest = np.sort(distance, axis=1)
+        silhouette = ((nearest[:, 1] - nearest[:, 0]) / nearest[:, 1]).mean()
+        assert table.loc[k, "silhouette"] == pytest.approx(silhouette, rel=1e-12)
+        assert table.loc[k, "davies_bouldin"] == pytest.approx(davies_bouldin_score(rows, labels), rel=1e-3)
+        assert table.loc[k, "distance2"] == pytest.approx(float(centers["inertia"][i]) / len(rows), rel=1e-9)
+        assert table.loc[k, "smallest"] == centers["size"].values[i, :k].min() / len(rows)
+    part = kmeans.describe(kmeans.sample(mosaic, 1000, 1), centers)
+    pd.testing.assert_frame_equal(part, kmeans.describe(mosaic, centers, n_samples=1000, seed=1))
+    with pytest.raises(BadInput, match="pixels must have shape"):
+        kmeans.describe(rows[:, :3], centers)
+    with pytest.raises(BadInput, match="centers must have the bands of mosaic"):
+        kmeans.describe(mosaic.isel(band=[0, 1]), centers)
+
+
+def test_describe_finds_the_number_of_well_separated_clusters():
+    kinds = np.random.default_rng(0).integers(0, 4, (50, 60))
+    values = (np.array([[100, 100], [100, 900], [900, 100], [900, 900]])[kinds]).transpose(2, 0, 1)
+    mosaic = wrap((values + np.random.default_rng(1).normal(0, 20, values.shape)).astype("uint16"))
+    table = kmeans.describe(mosaic, kmeans.fit(mosaic, [2, 3, 4, 5, 6]))
+    assert table["silhouette"].idxmax() == 4
+    assert table["davies_bouldin"].idxmin() == 4
 
 
 # Bad input
