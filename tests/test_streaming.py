@@ -18,7 +18,7 @@ from odc.geo.geobox import GeoBox
 
 from lsdask import sampling, schema, store, streaming
 from lsdask.errors import BadInput, Unreadable
-from lsdask.streaming import TileStream
+from lsdask.streaming import TileStream, planning, reading
 
 GRID = GeoBox((90, 130), Affine(10, 0, 4e5, 0, -10, 7e6), "EPSG:32723")
 
@@ -208,7 +208,7 @@ def test_chunks_are_decoded_as_often_as_planned_and_memory_stays_within_the_plan
     stream = TileStream(image, tiles, buffer=buffer, batch_size=4, threads=1)
     plan, facts = stream.plan(), stream.explain()
     held = []
-    pool = streaming._Held(plan, stream._windows)
+    pool = reading.Held(plan, stream._windows)
     for batch, reads in enumerate(np.searchsorted(plan.first, np.arange(len(stream)), "right").tolist()):
         while len(pool) < reads:
             pool.add(stream._read(plan, len(pool)))
@@ -246,7 +246,7 @@ def test_the_layout_chosen_keeps_an_epoch_within_the_buffer_and_chunks_read_once
 @given(st.integers(1, 60), st.integers(1, 12), st.integers(1, 30), st.integers(0, 99))
 def test_spreading_never_needs_more_reads_than_the_buffer_keeps(reads, keep, tiles, seed):
     complete = np.sort(np.random.default_rng(seed).integers(0, reads, tiles * reads))
-    order = streaming.spread(complete, reads, keep, [seed])
+    order = planning.spread(complete, reads, keep, [seed])
     assert sorted(order) == list(range(len(complete)))
     place = np.argsort(order)
     first = [place[complete == read].min() for read in np.unique(complete)]
@@ -257,7 +257,7 @@ def test_spreading_never_needs_more_reads_than_the_buffer_keeps(reads, keep, til
 
 
 def test_a_buffer_that_holds_everything_shuffles_as_well_as_a_permutation():
-    order = streaming.spread(np.repeat(np.arange(20), 100), 20, 50, [1])
+    order = planning.spread(np.repeat(np.arange(20), 100), 20, 50, [1])
     neighbours = np.corrcoef(order[:-1], order[1:])[0, 1]
     assert abs(neighbours) < 0.1
     assert abs(np.corrcoef(order, np.arange(len(order)))[0, 1]) < 0.1
