@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from distributed import Client, LocalCluster
 from hypothesis import given
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
@@ -496,3 +497,17 @@ def test_the_benchmark_runs(tmp_path):
     assert fits["fit_of_read"] > 0
     assert labels["times_predict"] > 0
     assert max(fits["sorted"]["lsdask"]["msd_of_full"].values()) <= 1.01
+
+
+@pytest.mark.cluster
+def test_the_same_bits_on_a_cluster(tmp_path):
+    mosaic = landscape((200, 150))
+    store.write(mosaic, tmp_path / "m.zarr", chunk=32, shard=64)
+    opened = store.open(tmp_path / "m.zarr", chunks=64)
+    expected = kmeans.fit(opened, KS, n_samples=5000, refine=1)
+    cluster = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
+    with cluster, Client(cluster) as client:
+        assert kmeans.fit(opened, KS, n_samples=5000, refine=1).identical(expected)
+        report = kmeans.write(opened, expected, tmp_path / "l.zarr", shard=64, client=client, progress=False)
+    assert (report.done, report.failed) == (12, ())
+    np.testing.assert_array_equal(store.open(tmp_path / "l.zarr"), kmeans.assign(mosaic, expected))
