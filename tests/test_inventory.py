@@ -60,25 +60,27 @@ def alike(mine, theirs):
 
 # --- rasterize -------------------------------------------------------------------------------------------------------
 
-corner = st.tuples(st.integers(-20, 120), st.integers(-20, 120))
 
-
-@st.composite
-def outlines(draw):
-    """Polygons on half pixels and off them, with and without holes, and pairs."""
-    centres = draw(st.lists(corner, min_size=1, max_size=6))
+def outlines(seed, count):
+    """Polygons with corners on half pixels and off them, with and without holes, and pairs."""
+    draw = np.random.default_rng(seed)
     made = []
-    for x, y in centres:
-        size = draw(st.sampled_from([0.3, 1.5, 4.0, 13.25, 31.7]))
-        ring = shapely.Point(x / 2, y / 2).buffer(size, quad_segs=draw(st.sampled_from([1, 2, 5])))
-        made.append(ring.difference(ring.buffer(-size / 2)) if draw(st.booleans()) else ring)
-    if len(made) > 2:
+    for x, y in draw.integers(-20, 120, (count, 2)) / 2:
+        size = draw.choice([0.3, 1.5, 4.0, 13.25, 31.7])
+        ring = shapely.Point(x, y).buffer(size, quad_segs=int(draw.choice([1, 2, 5])))
+        made.append(ring.difference(ring.buffer(-size / 2)) if draw.random() < 0.5 else ring)
+    if count > 2:
         made = [shapely.union_all(made[:2]), *made[2:]]
     return [shapely.transform(each, lambda xy: xy * [8, -8] + [360_000, 7_400_000]) for each in made]
 
 
-@given(shapes=outlines(), chunks=st.tuples(st.integers(9, 50), st.integers(11, 50)))
-def test_a_mask_is_what_rasterio_burns_in_the_whole(shapes, chunks):
+@given(
+    seed=st.integers(0, 10_000),
+    count=st.integers(1, 6),
+    chunks=st.tuples(st.integers(9, 50), st.integers(11, 50)),
+)
+def test_a_mask_is_what_rasterio_burns_in_the_whole(seed, count, chunks):
+    shapes = outlines(seed, count)
     like = on_grid(np.zeros((50, 47), "uint8"), chunks=chunks)
     expected = rasterio.features.rasterize(shapes, (50, 47), transform=TRANSFORM, dtype="uint8")
     mask = inventory.rasterize(gpd.GeoDataFrame(geometry=shapes, crs=UTM), like)
@@ -182,7 +184,12 @@ def test_the_serra_do_mar_inventory_burns_as_rasterio_burns_it(data: Path):
 # --- vectorize -------------------------------------------------------------------------------------------------------
 
 sides = st.tuples(st.integers(1, 14), st.integers(1, 14))
-maps = hnp.arrays(bool, sides)
+maps = st.builds(
+    lambda shape, share, seed: np.random.default_rng(seed).random(shape) < share,
+    sides,
+    st.sampled_from([0.0, 0.2, 0.5, 0.7, 0.9, 1.0]),
+    st.integers(0, 10_000),
+)
 tiles = st.tuples(st.integers(3, 14), st.integers(2, 14))
 
 
