@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -13,7 +13,8 @@ from typing import Any, Literal, Protocol, get_args
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, EarlyStopping, RichProgressBar
+from rich.console import Console
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPlateau
@@ -21,8 +22,11 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPl
 from lsdask import __version__, losses, models
 from lsdask.augment import Augment
 from lsdask.errors import BadInput, sentence
+from lsdask.models.architectures import CLASSIFIER
+from lsdask.models.folder import check_savable
 from lsdask.models.precision import Precision, candidates, check_precision
 from lsdask.models.running import find_device, float_block
+from lsdask.models.segmenter import TileClassifier
 from lsdask.schema import UNKNOWN
 
 Schedule = Literal["constant", "cosine", "one_cycle", "plateau"]
@@ -147,7 +151,7 @@ def fit(
     seed : int
         Of augmentation and dropout; the order of tiles is the stream's.
     progress : bool
-        Show a bar.
+        Show a bar, in a terminal or notebook.
 
     Returns
     -------
@@ -161,6 +165,8 @@ def fit(
     """
     _check_arguments(model, epochs, schedule, monitor, optimizer, patience)
     check_precision(precision)
+    if folder is not None:
+        check_savable(model)  # now, and not after the first epoch
     device = find_device(device)
     first = _first_batch(model.spec, train, valid)
     model.train().describe(tile=int(first[0].shape[-1]))  # Lightning leaves a loaded model as it is: evaluating
@@ -180,6 +186,8 @@ def fit(
         precision=settled,
         device=device,
     )
+    console = Console(stderr=True)
+    shown = progress and (console.is_terminal or console.is_jupyter)
     with _quietly(), _seeded(seed, device):
         pl.Trainer(
             **_place(device),
@@ -187,11 +195,82 @@ def fit(
             max_epochs=epochs,
             accumulate_grad_batches=accumulate,
             gradient_clip_val=clip,
-            callbacks=_callbacks(patience, progress),
-            enable_progress_bar=progress,
+            callbacks=_callbacks(patience, shown),
+            enable_progress_bar=shown,
             **_NO_LITTER,
         ).fit(task, train, valid)
     return task.keeper.finish(model)
+
+
+def pretrain(
+    encoder: str,
+    train: Tiles,
+    valid: Tiles | None = None,
+    *,
+    classes: int,
+    folder: str | Path,
+    epochs: int,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    seed: int = 0,
+    **arguments: Any,
+) -> Trained:
+    """Teach an encoder to tell the cluster of a tile, so that a network can begin with it.
+
+    Cluster labels cost nothing, and so any number of tiles can be learnt from. The folder's encoder goes into any
+    decoder: ``models.build("unet", bands=..., encoder=encoder, weights=folder)``.
+
+    Parameters
+    ----------
+    encoder : str
+        As in ``models.build``.
+    train, valid : TileStream
+        With cluster labels (``kmeans.assign``) as their masks, and ``classes`` of them. A tile's class is the most
+        frequent label of its known pixels, the lowest of those that tie.
+    classes : int
+        Clusters, at least 2.
+    folder : path
+        The model folder to write.
+    epochs : int
+    mean, std : sequence of float, optional
+        Normalisation of each band in raw units.
+    seed : int
+        Of the first weights, augmentation and dropout.
+    **arguments
+        As of ``fit``; the loss is cross-entropy.
+
+    Returns
+    -------
+    Trained
+
+    Raises
+    ------
+    BadInput
+        As ``fit`` does, and if there is only one class.
+
+    Source: Garcia et al. 2022, pre-training of a DenseNet121 on the clusters of tiles.
+    """
+    if not isinstance(classes, int) or classes < 2:
+        raise BadInput(sentence("classes", "be at least 2 clusters", f"classes={classes!r}"))
+    model = models.build(CLASSIFIER, bands=train.bands, classes=classes, encoder=encoder, mean=mean, std=std, seed=seed)
+    return fit(model, train, valid, epochs=epochs, folder=folder, seed=seed, **{"loss": "bce", **arguments})
+
+
+def majority_block(labels: np.ndarray) -> np.ndarray:
+    """Give the most frequent label of each tile, the lowest of those that tie.
+
+    Parameters
+    ----------
+    labels : (n, y, x) uint8 array
+        255 where unknown.
+
+    Returns
+    -------
+    (n, 1, 1) uint8 array, 255 where nothing is known
+    """
+    counts = np.stack([np.bincount(tile.ravel(), minlength=UNKNOWN + 1) for tile in labels])[:, :UNKNOWN]
+    found = np.where(counts.any(axis=1), counts.argmax(axis=1), UNKNOWN)
+    return found.astype("uint8")[:, None, None]
 
 
 _LIGHTNING: dict[str, Any] = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
@@ -253,6 +332,8 @@ class _Task(pl.LightningModule):
         stream = self.streams[train]
         image, mask = batch
         _check_mask(mask, self.model.spec.classes, "train" if train else "valid")
+        if isinstance(self.model, TileClassifier):
+            mask = majority_block(mask)
         tensors = torch.from_numpy(float_block(image, stream.nodata if stream else None)), torch.from_numpy(mask)
         if device.type == "cuda":
             tensors = tensors[0].pin_memory(), tensors[1].pin_memory()
@@ -271,7 +352,10 @@ class _Task(pl.LightningModule):
         image, mask = batch
         if self.augment is not None:
             generator, model = self._generator(), self.model
-            image, mask = self.augment(image, mask, generator=generator, mean=model.mean, std=model.std)
+            whole = isinstance(model, TileClassifier)
+            moved = mask.expand(-1, *image.shape[-2:]) if whole else mask
+            image, moved = self.augment(image, moved, generator=generator, mean=model.mean, std=model.std)
+            mask = mask if whole else moved
         loss, logits = self.score(image, mask)
         if not torch.isfinite(loss):
             raise BadInput(self._not_finite(loss.item(), batch[0], index))
@@ -491,7 +575,7 @@ def _place(device: str) -> dict[str, Any]:
 
 
 def _callbacks(patience: int | None, progress: bool) -> list[Callback]:
-    bar: list[Callback] = [TQDMProgressBar()] if progress else []
+    bar: list[Callback] = [RichProgressBar(leave=False)] if progress else []
     if patience is None:
         return bar
     return [*bar, EarlyStopping("judged", patience=patience, check_on_train_epoch_end=True, check_finite=False)]

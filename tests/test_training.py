@@ -232,6 +232,64 @@ def test_counts_are_sklearn_s(classes):
     assert low > high
 
 
+class Clusters(Fake):
+    """Tiles of which each is of one cluster, but for a strip: cluster 2 is bright in the first band."""
+
+    @staticmethod
+    def batch(rng: np.random.Generator, n: int, side: int) -> tuple[np.ndarray, np.ndarray]:
+        image = rng.integers(80, 120, (n, 2, side, side)).astype("uint16")
+        cluster = rng.integers(0, 3, n).astype("uint8")
+        image[:, 0] += (cluster * 40).astype("uint16")[:, None, None]
+        labels = np.broadcast_to(cluster[:, None, None], (n, side, side)).copy()
+        labels[:, :8], labels[:, 8:10] = 0, 255
+        return image, labels
+
+
+def test_a_model_that_cannot_be_saved_is_refused_before_it_is_trained(tmp_path):
+    wrapped, train = models.wrap(Small(), bands=BANDS), Fake(0)
+    with pytest.raises(BadInput, match="a network that lsdask can build again"):
+        fit(wrapped, train, folder=tmp_path)
+    assert train.epochs == 0
+    assert len(fit(wrapped, train).history) == 2
+
+
+def test_an_encoder_learns_clusters_and_goes_into_a_frozen_decoder(tmp_path):
+    done = training.pretrain(
+        "resnet18",
+        Clusters(0),
+        Clusters(1),
+        classes=3,
+        folder=tmp_path,
+        epochs=4,
+        mean=(140, 100),
+        std=(35, 12),
+        **QUIET,
+    )
+    assert done.history[-1]["f1"] > 0.9
+    model = models.build("unet", bands=BANDS, weights=tmp_path, freeze_encoder=True, decoder_channels=[16, 8, 8, 8, 8])
+    learnt = {name: value.clone() for name, value in done.model.net.encoder.state_dict().items()}
+    for name, value in model.net.encoder.state_dict().items():
+        assert torch.equal(value, learnt[name]), name
+    decoder = model.net.decoder.state_dict()["blocks.0.conv1.0.weight"].clone()
+    trained = fit(model, Fake(0), Fake(1), epochs=1).model
+    for name, value in trained.net.encoder.state_dict().items():
+        assert torch.equal(value, learnt[name]), name
+    assert not torch.equal(trained.net.decoder.state_dict()["blocks.0.conv1.0.weight"], decoder)
+    model.freeze_encoder(False)
+    trained = fit(model, Fake(0, batches=1), epochs=1).model
+    assert not torch.equal(trained.net.encoder.state_dict()["conv1.weight"], learnt["conv1.weight"])
+    assert isinstance(models.load(tmp_path), type(done.model))
+    with pytest.raises(BadInput, match="classes must be at least 2"):
+        training.pretrain("resnet18", Clusters(0), classes=1, folder=tmp_path, epochs=1)
+    with pytest.raises(BadInput, match="where a network has no encoder"):
+        models.build("soares_unet", bands=2, filters=2, freeze_encoder=True)
+
+
+def test_a_tile_s_class_is_its_most_frequent_known_label():
+    labels = np.array([[[2, 2], [1, 255]], [[3, 3], [1, 1]], [[255, 255], [255, 255]], [[255, 255], [255, 0]]], "uint8")
+    np.testing.assert_array_equal(training.majority_block(labels)[:, 0, 0], [2, 1, 255, 0])
+
+
 class Other(Fake):
     bands = ("nir", "red")
 

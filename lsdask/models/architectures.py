@@ -7,12 +7,15 @@ from typing import Any
 
 import segmentation_models_pytorch as smp
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lsdask.errors import BadInput, NotFound, sentence
 from lsdask.models import prakash, soares
-from lsdask.models.segmenter import Segmenter
+from lsdask.models.segmenter import Segmenter, TileClassifier
 from lsdask.models.spec import Spec
+
+CLASSIFIER = "classifier"
+"""The network that gives a class a tile."""
 
 Built = tuple[nn.Module, int]
 """A network and the stride that its input's sides must be divisible by."""
@@ -45,7 +48,20 @@ def assemble(spec: Spec, *, weights: str | None = None, seed: int = 0) -> Segmen
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net, stride = NAMES[spec.name](spec, weights)
-    return Segmenter(net, spec, stride)
+    made = TileClassifier if spec.name == CLASSIFIER else Segmenter
+    return made(net, spec, stride)
+
+
+class _Classifier(nn.Module):
+    """An encoder, the mean of its last features, and a linear layer. Takes what the library's networks take."""
+
+    def __init__(self, encoder_name: str, encoder_weights: Any, in_channels: int, classes: int) -> None:
+        super().__init__()
+        self.encoder = smp.encoders.get_encoder(encoder_name, in_channels=in_channels, weights=encoder_weights)
+        self.last = nn.Linear(self.encoder.out_channels[-1], classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.encoder(x)[-1].mean((2, 3)))[..., None, None]
 
 
 def _smp(make: Callable[..., nn.Module]) -> Callable[[Spec, str | None], Built]:
@@ -125,6 +141,7 @@ NAMES: dict[str, Callable[[Spec, str | None], Built]] = {
     "linknet": _smp(smp.Linknet),
     "pspnet": _smp(smp.PSPNet),
     "deeplabv3plus": _smp(smp.DeepLabV3Plus),
+    CLASSIFIER: _smp(_Classifier),
     "soares_unet": soares.build,
     "prakash_resunet": prakash.build,
 }

@@ -11,7 +11,7 @@ from lsdask.errors import BadInput, sentence
 from lsdask.models.architectures import assemble
 from lsdask.models.folder import DESCRIPTION, WEIGHTS, read_spec, read_weights
 from lsdask.models.segmenter import Segmenter
-from lsdask.models.spec import Spec, band_names, check_bands
+from lsdask.models.spec import Spec, band_names, check_bands, constants
 
 
 def build(
@@ -21,6 +21,7 @@ def build(
     classes: int = 1,
     encoder: str = "resnet18",
     weights: str | Path | None = None,
+    freeze_encoder: bool = False,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     seed: int = 0,
@@ -31,7 +32,8 @@ def build(
     Parameters
     ----------
     name : str
-        ``unet``, ``fpn``, ``linknet``, ``pspnet`` or ``deeplabv3plus`` of segmentation_models_pytorch.
+        ``unet``, ``fpn``, ``linknet``, ``pspnet`` or ``deeplabv3plus`` of segmentation_models_pytorch;
+        ``soares_unet`` or ``prakash_resunet`` of the papers; ``classifier``, which gives a class a tile.
     bands : int or sequence of str
         The input's bands, in order.
     classes : int
@@ -42,6 +44,8 @@ def build(
         Where the encoder's weights come from. None: random, nothing is downloaded. A safetensors file of an
         encoder, or a model folder: read, band for band; an encoder of 3 bands is spread over any number.
         A name such as ``"imagenet"``: downloaded.
+    freeze_encoder : bool
+        Train the decoder alone.
     mean, std : sequence of float, optional
         Normalisation of each band in raw units, as ``statistics.bands`` measures them; 0 and 1 if not given.
     seed : int
@@ -71,14 +75,16 @@ def build(
         encoder=encoder,
         bands=bands,
         classes=classes,
-        mean=tuple(map(float, mean if mean is not None else [0.0] * len(bands))),
-        std=tuple(map(float, std if std is not None else [1.0] * len(bands))),
+        mean=constants(mean, 0.0, bands),
+        std=constants(std, 1.0, bands),
         options=options,
     )
     local = weights is not None and _is_path(weights)
     model = assemble(spec, weights=None if local or weights is None else str(weights), seed=seed)
     if local:
         fill_encoder(model, Path(str(weights)))
+    if freeze_encoder:
+        model.freeze_encoder()
     return model
 
 
@@ -90,8 +96,8 @@ def fill_encoder(model: Segmenter, source: Path) -> None:
     BadInput
         If the encoder or the bands differ, naming both.
     """
-    encoder = getattr(model.net, "encoder", None)
-    if not isinstance(encoder, nn.Module):
+    encoder = model.encoder
+    if encoder is None:
         do = "Use lsdask.models.load to go on with a whole model"
         raise BadInput(sentence("weights", "be None where a network has no encoder", f"weights={source}", do))
     path = source if source.is_file() else source / WEIGHTS

@@ -67,11 +67,7 @@ def save(
     Unreadable
         If the folder cannot be written.
     """
-    if not isinstance(model, Segmenter):
-        raise BadInput(sentence("model", "be made by lsdask.models.build or load", f"a {type(model).__name__}"))
-    if model.spec.name == CUSTOM:
-        do = "Save its state_dict with torch, and wrap the module again"
-        raise BadInput(sentence("model", "be a network that lsdask can build again", "a wrapped module", do))
+    check_savable(model)
     given: dict[str, Any] = {"tile": tile, "halo": halo, "threshold": threshold, "record": record and dict(record)}
     spec = replace(model.spec, **{key: value for key, value in given.items() if value is not None})
     tensors = _tensors(model)
@@ -83,6 +79,15 @@ def save(
     except OSError as why:
         raise Unreadable(sentence("folder", "be writable", f"{folder}: {why}")) from why
     return folder
+
+
+def check_savable(model: Any) -> None:
+    """Raise BadInput unless a model can be written to a folder and built again from it."""
+    if not isinstance(model, Segmenter):
+        raise BadInput(sentence("model", "be made by lsdask.models.build or load", f"a {type(model).__name__}"))
+    if model.spec.name == CUSTOM:
+        do = "Save its state_dict with torch, and wrap the module again"
+        raise BadInput(sentence("model", "be a network that lsdask can build again", "a wrapped module", do))
 
 
 def load(folder: str | Path) -> Segmenter:

@@ -1,8 +1,7 @@
 """The module round every network: normalisation, void and padding are the model's own, so they cannot differ."""
 
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +33,7 @@ class Segmenter(nn.Module):
         self.net = net
         self.spec = spec
         self.stride = stride
+        self.frozen = False
         self.register_buffer("mean", torch.tensor(spec.mean, dtype=torch.float32).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(spec.std, dtype=torch.float32).view(-1, 1, 1))
 
@@ -66,11 +66,41 @@ class Segmenter(nn.Module):
         """Change what the spec says, such as its tile, halo or threshold."""
         self.spec = replace(self.spec, **changes)
 
-    def normalise_with(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Set the normalisation constants, one of each for a band, in raw units."""
-        self.describe(mean=tuple(map(float, mean)), std=tuple(map(float, std)))
-        self.mean.copy_(torch.tensor(self.spec.mean).view(-1, 1, 1))
-        self.std.copy_(torch.tensor(self.spec.std).view(-1, 1, 1))
+    @property
+    def encoder(self) -> nn.Module | None:
+        """The network's encoder, if it has one."""
+        encoder = getattr(self.net, "encoder", None)
+        return encoder if isinstance(encoder, nn.Module) else None
+
+    def freeze_encoder(self, frozen: bool = True) -> None:
+        """Keep the encoder as it is in training, its batch normalisation too; or let it go again.
+
+        Raises
+        ------
+        BadInput
+            If the network has no encoder.
+        """
+        if self.encoder is None:
+            raise BadInput(sentence("freeze_encoder", "be False where a network has no encoder", self.spec.name))
+        self.frozen = frozen
+        self.encoder.requires_grad_(not frozen)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Go to training mode or back; a frozen encoder stays in evaluation mode."""
+        super().train(mode)
+        if self.frozen and self.encoder is not None:
+            self.encoder.eval()
+        return self
+
+
+class TileClassifier(Segmenter):
+    """A Segmenter whose logits are one pixel for a whole tile: (n, class, 1, 1)."""
+
+    def outputs(self, image: Tensor) -> list[Tensor]:
+        """Give the logits of each tile."""
+        padded = pad_to_stride_block(normalise_block(image, self.mean, self.std), self.stride)
+        return [self.net(padded).float()]
 
 
 def normalise_block(image: Tensor, mean: Tensor, std: Tensor) -> Tensor:

@@ -95,6 +95,11 @@ def band_names(bands: int | Sequence[str]) -> tuple[str, ...]:
     return names
 
 
+def constants(values: Sequence[float] | None, default: float, bands: Sequence[str]) -> tuple[float, ...]:
+    """Give one number a band: those given, or the default for each."""
+    return tuple(float(value) for value in ([default] * len(bands) if values is None else values))
+
+
 def _check_constants(name: str, values: Sequence[float], bands: Sequence[str], *, positive: bool) -> None:
     if len(values) != len(bands):
         raise BadInput(sentence(name, f"hold one number for each of {len(bands)} bands", f"{len(values)} numbers"))

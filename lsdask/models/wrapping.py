@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from lsdask.models.segmenter import Segmenter
-from lsdask.models.spec import Spec, band_names
+from lsdask.models.spec import Spec, band_names, constants
 
 CUSTOM = "custom"
 """Name of a network that lsdask did not build: it can be run and trained, but not saved to a model folder."""
@@ -42,11 +42,8 @@ def wrap(
     Segmenter
     """
     names = band_names(bands)
-    constants = {
-        "mean": tuple(map(float, [0.0] * len(names) if mean is None else mean)),
-        "std": tuple(map(float, [1.0] * len(names) if std is None else std)),
-    }
-    return Segmenter(net, Spec(CUSTOM, "", names, classes, **constants), stride)
+    spec = Spec(CUSTOM, "", names, classes, constants(mean, 0.0, names), constants(std, 1.0, names))
+    return Segmenter(net, spec, stride)
 
 
 def is_module(model: Any) -> bool:
