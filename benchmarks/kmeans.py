@@ -72,7 +72,7 @@ def stage_read(folder: Path) -> dict[str, float]:
     import lsdask as ls
 
     mosaic = ls.store.open(folder / "mosaic.zarr")
-    return timed(lambda: mosaic.data.map_blocks(lambda block: block[:, :1, :1], dtype="uint16").compute())
+    return timed(lambda: mosaic.data.map_blocks(lambda block: block[:, :1, :1].copy(), dtype="uint16").compute())
 
 
 def stage_fit(folder: Path) -> dict[str, float]:
