@@ -114,7 +114,7 @@ def stage_assign(folder: Path) -> dict[str, float]:
     mosaic, centers = ls.store.open(folder / "mosaic.zarr"), ls.kmeans.open(folder / "centers.json")
     ls.kmeans.assign(mosaic[:, :64, :64], centers).compute()
     labels = ls.kmeans.assign(mosaic, centers)
-    return timed(lambda: labels.data.map_blocks(lambda block: block[:, :1, :1], dtype="uint8").compute())
+    return timed(lambda: labels.data.map_blocks(lambda block: block[:, :1, :1].copy(), dtype="uint8").compute())
 
 
 def stage_predict(folder: Path) -> dict[str, float]:
