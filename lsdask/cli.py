@@ -60,7 +60,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Where everything is written.")] = Path("demo-out"),
     workers: Annotated[int, typer.Option(help="Processes of the Dask cluster that predicts.", min=1)] = 2,
     size: Annotated[int, typer.Option(help="Side of the synthetic scene, in pixels.", min=256)] = 2048,
-    epochs: Annotated[int, typer.Option(help="Epochs of training.", min=1)] = 12,
+    epochs: Annotated[int, typer.Option(help="Epochs of training.", min=1)] = 8,
     seed: Annotated[int, typer.Option(help="Of every draw.")] = 0,
 ) -> None:
     """Scenes in, landslide map and inventory out: the whole job on a synthetic Serra do Mar, or on your scenes."""
