@@ -52,7 +52,7 @@ COVERS = np.array(
         [104.0, 146.0, 282.0, 330.0],  # bare soil
         [128.0, 158.0, 232.0, 262.0],  # town
         [12.0, 22.0, 18.0, 14.0],  # river
-        [64.0, 96.0, 136.0, 432.0],  # fern
+        [68.0, 106.0, 144.0, 462.0],  # fern
     ],
     dtype="float32",
 )
@@ -493,7 +493,7 @@ def render_block(z: Any, fern: Any, fields: Any, start: Any, resolution: float, 
             soil = pasture * _step(fields[1, a, b], 0.30, 0.34)
             town = _step(fields[2, a, b], 0.10, 0.14) * (1 - _step(z[a, b], 15.0, 30.0)) * (1 - _step(steep, 0.1, 0.2))
             river = (1 - _step(abs(fields[3, a, b]), 0.006, 0.012)) * (1 - _step(z[a, b], 20.0, 40.0))
-            wild = np.float32(0.8) * _step(fields[4, a, b], 0.42, 0.46)
+            wild = np.float32(0.7) * _step(fields[4, a, b], 0.44, 0.48)
             scar = np.float32(0)
             for p in range(3):
                 for q in range(3):
@@ -501,7 +501,7 @@ def render_block(z: Any, fern: Any, fields: Any, start: Any, resolution: float, 
             scar = max(scar, wild) * (np.float32(0.8) + np.float32(0.6) * fields[1, a, b])
             scar = min(np.float32(1), max(np.float32(0), scar))
             h = _hash(keys[30], start[0] + r, start[1] + j)
-            canopy = np.float32(0.32) * fields[5, a, b] + np.float32(0.16) * (_unit(h, 0) - np.float32(0.5))
+            canopy = np.float32(0.26) * fields[5, a, b] + np.float32(0.16) * (_unit(h, 0) - np.float32(0.5))
             house = _house((start[0] + r) * resolution, (start[1] + j) * resolution, keys[29])
             grain = _hash(h, 0, 1)
             for i in range(4):
@@ -536,7 +536,7 @@ def _burned(ground: Ground, window: tuple[slice, slice], dtype: str) -> np.ndarr
     """Burn the scars of a window: 1 as an integer, their cover as a float."""
     shapes, facts = _near(ground, window)
     on_pixels = inventory.to_pixels(_on_map(ground, shapes), ground.grid)
-    values = 0.65 + 0.35 * facts[:, 7] if dtype == "float32" else 1
+    values = 0.75 + 0.25 * facts[:, 7] if dtype == "float32" else 1
     return inventory.burn_block(on_pixels, window, values=values, dtype=dtype)
 
 

@@ -59,16 +59,30 @@ def test_the_mask_is_its_polygons_burned_by_rasterio(whole):
     assert (burned == 1).sum() > 500
 
 
-@settings(max_examples=10)
-@given(y=st.integers(0, 300), x=st.integers(0, 350), size=st.integers(1, 90))
-def test_polygons_of_a_window_are_those_of_the_whole_that_touch_it(y, x, size):
-    everything = synthetic.polygons(SHAPE, 3).set_index("id")
-    some = synthetic.polygons(SHAPE, 3, window=(slice(y, y + size), slice(x, x + size))).set_index("id")
+@pytest.fixture(scope="module")
+def crowded():
+    """The scars of a scene with so many candidates that most are displaced by others."""
+    return synthetic.polygons((2000, 2000), 3, density=40).set_index("id")
+
+
+@given(y=st.integers(0, 1900), x=st.integers(0, 1900), size=st.integers(1, 90))
+def test_polygons_of_a_window_are_those_of_the_whole_that_touch_it(crowded, y, x, size):
+    window = slice(y, y + size), slice(x, x + size)
+    some = synthetic.polygons((2000, 2000), 3, density=40, window=window).set_index("id")
     left, top = synthetic.ORIGIN
     box = shapely.box(left + 8 * x, top - 8 * (y + size), left + 8 * (x + size), top - 8 * y)
-    expected = everything[everything.intersects(box)]
+    expected = crowded[crowded.intersects(box)]
     assert set(some.index) == set(expected.index)
     assert (some.geometry.loc[expected.index].to_wkb() == expected.geometry.to_wkb()).all()
+
+
+def test_a_window_of_one_pixel_finds_the_scar_that_reaches_it_from_afar(crowded):
+    left, top = synthetic.ORIGIN
+    for scar in crowded.nlargest(6, "area_m2").itertuples():
+        for x, y in shapely.get_coordinates(scar.geometry)[::9]:
+            row, column = int((top - y) // 8), int((x - left) // 8)
+            window = slice(row, row + 1), slice(column, column + 1)
+            assert scar.Index in set(synthetic.polygons((2000, 2000), 3, density=40, window=window).id)
 
 
 def test_a_finer_resolution_shows_the_same_ground():
