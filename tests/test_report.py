@@ -264,7 +264,7 @@ def folder(tmp_path_factory):
     (out / "metrics.json").write_text(json.dumps(metrics))
     model = {"name": "unet", "encoder": "resnet18", "bands": bands["band"], "mean": [1.0, 2, 3, 4], "std": [5.0] * 4}
     (out / "model").mkdir()
-    record = {"seed": 7, "history": history}
+    record = {"seed": 7, "best_epoch": 3, "seconds": 206.51455, "history": history}
     (out / "model" / "model.json").write_text(json.dumps({**model, "tile": 32, "halo": 8, "record": record}))
     return out
 
@@ -340,6 +340,9 @@ def test_the_page_says_what_was_measured(html, folder):
         "1 min 33 s",
         "1 min 34 s",
         "unet · resnet18",
+        "8 px",
+        "206.5",
+        "Best epoch",
         "EPSG:32723",
         "nir",
     ):
@@ -398,8 +401,9 @@ def test_a_run_without_held_out_tiles_is_shown_whole(folder):
     assert whole.held_out is None
     assert whole.window == (0, 0, *SHAPE)
     assert "in the whole scene" in page.lead(whole)
-    assert "train" in page._training_cards(whole)
-    assert "held-out" not in page._training_cards(whole)
+    cards = page._training_cards(whole)
+    assert "On the whole scene. F1 is greatest" in cards
+    assert "held-out" not in cards
 
 
 def test_a_model_without_a_history_shows_no_losses(folder):

@@ -407,7 +407,7 @@ def figure_splits(tiles: pd.DataFrame, scene: xr.DataArray, *, ready: np.ndarray
         style: dict[str, Any] = {"facecolors": (*to_rgb(colour), 0.55), "edgecolors": (1, 1, 1, 0.5), "lw": 0.2}
         axes.add_collection(PolyCollection(list(corners), rasterized=True, **style))
         present[f"{USES[name]}  ({len(part):,})"] = colour
-    legend(figure, present)
+    legend(figure, present, columns=2 if len(present) > 3 else 3)
     return figure
 
 

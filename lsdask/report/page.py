@@ -31,8 +31,8 @@ from lsdask.report import figures
 from lsdask.report.maps import INK, WIDTH, Window, bounds, composite_bands, picture, pixel_m, plural, whole
 from lsdask.report.overviews import step_of
 
-DPI = 220
-"""Of the pictures in a figure: 1200 pixels across."""
+DPI = 200
+"""Of the pictures in a figure: 1080 pixels across, two for each of a page's."""
 
 DARK_INK = "#e6eaef"
 
@@ -234,7 +234,7 @@ def _recompress(match: re.Match[str]) -> str:
     picture = Image.open(io.BytesIO(base64.b64decode(match[1])))
     packed = io.BytesIO()
     few = picture.getcolors(maxcolors=512) is not None
-    picture.save(packed, "webp", lossless=few, quality=80 if few else 88, method=4)
+    picture.save(packed, "webp", lossless=few, quality=80 if few else 88, method=2)
     return "data:image/webp;base64," + base64.b64encode(packed.getvalue()).decode()
 
 
@@ -431,7 +431,7 @@ def page(run: Run) -> str:
         scene=_scene_cards(run),
         result=_result_cards(run),
         details=_detail_cards(run),
-        training=_training_cards(run),
+        training=_training_cards(run) + _block("Landslides by size", _sizes(run.sizes)),
         tables=_tables(run),
         made=_made(run),
         style=STYLE,
@@ -513,7 +513,7 @@ def _training_cards(run: Run) -> str:
     if losses is not None:
         told = f"Loss on the tiles trained on and on those kept to judge it, over {plural(len(losses), 'epoch')}."
         cards.insert(0, card("Training", figures.figure_history(losses), told))
-    return "".join(cards) + _block("Landslides by size", _sizes(run.sizes))
+    return "".join(cards)
 
 
 def _tables(run: Run) -> str:
@@ -582,13 +582,11 @@ def _made(run: Run) -> str:
             f"{run.scene.shape[-1]:,} x {run.scene.shape[-2]:,} px, {dx:.4g} x {dy:.4g} m, {crs}, {run.scene.dtype}",
         ),
         ("Model", " · ".join(filter(None, (model.get("name", ""), model.get("encoder", ""))))),
-        ("Tile, halo", f"{model.get('tile')} px, {model.get('halo')} px"),
+        *((name.capitalize(), f"{model[name]} px") for name in ("tile", "halo") if model.get(name) is not None),
         ("Tiles", ", ".join(f"{n:,} {name}" for name, n in run.tiles["split"].value_counts().items())),
         ("Held out", run.metrics.get("split") or plural(int((run.tiles["split"] == "test").sum()), "tile")),
     ]
-    facts += [
-        (key, value) for key, value in (model.get("record") or {}).items() if isinstance(value, str | int | float)
-    ]
+    facts += _told(model.get("record") or {})
     used = ", ".join(f"{name} {number}" for name, number in versions().items())
     bands = [
         (band, f"{mean:.5g}", f"{std:.5g}")
@@ -597,6 +595,16 @@ def _made(run: Run) -> str:
     return _block("The run", table([*facts, ("Software", used)], kind="facts")) + _block(
         "Bands and their normalisation", table(bands, head=("band", "mean", "std"))
     )
+
+
+def _told(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Give what a training record says in single values."""
+    simple = {key: value for key, value in record.items() if isinstance(value, str | int | float)}
+    return [
+        (key.replace("_", " ").capitalize(), f"{value:.4g}" if isinstance(value, float) else str(value))
+        for key, value in simple.items()
+        if key not in PACKAGES
+    ]
 
 
 STYLE = """
