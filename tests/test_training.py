@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from sklearn.metrics import f1_score
 
 from lsdask import losses, models, training
-from lsdask.augment import Augment
 from lsdask.errors import BadInput
 from lsdask.training import tally_block
 
@@ -345,6 +345,12 @@ def test_a_reduced_precision_is_taken_where_the_loss_agrees(monkeypatch):
     assert done.model.spec.record["precision"] == "float32"
 
 
-def test_a_bar_is_shown_when_asked_for(capfd):
-    fit(small(), Fake(0), Fake(1), progress=True, augment=Augment(turns=False))
-    assert "Epoch 1" in "".join(capfd.readouterr())
+@pytest.mark.parametrize(("terminal", "progress"), [(True, True), (True, False), (False, True)])
+def test_a_bar_is_shown_on_a_terminal_when_asked_for(terminal, progress, monkeypatch, capfd):
+    shown = []
+    honest = training._callbacks
+    monkeypatch.setattr("lsdask.training.Console", lambda **more: Console(force_terminal=terminal, **more))
+    monkeypatch.setattr("lsdask.training._callbacks", lambda patience, bar: shown.append(bar) or honest(patience, bar))
+    fit(small(), Fake(0), Fake(1), progress=progress, epochs=1)
+    assert shown == [terminal and progress]
+    assert progress or capfd.readouterr() == ("", "")
