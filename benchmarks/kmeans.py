@@ -298,30 +298,30 @@ def measure_all(
     prepare(folder, size, rival_size)
 
     def run(name: str) -> dict[str, Any]:
-        return rounded(measure(name, folder, limit, isolated=isolated))
+        result = rounded(measure(name, folder, limit, isolated=isolated))
+        print(name, json.dumps(result), file=sys.stderr, flush=True)
+        return result
 
     read, fit, refine = run("read"), run("fit"), run("refine")
-    read = min((read, run("read")), key=lambda each: each["seconds"])
     labels, write, predict = run("assign"), run("write"), run("predict")
-    head = {"machine": machine(), "size": size, "ks": KS}
-    fits: dict[str, Any] = {"benchmark": "B5 k-means fit", **head, "read": read, "fit": fit, "refine_pass": refine}
-    fits["fit_of_read"] = round(fit["seconds"] / read["seconds"], 2)
-    fits["fit_of_read_cpu"] = round(fit["cpu_seconds"] / read["cpu_seconds"], 2)
-    fits["refine_pass_of_read"] = round(refine["seconds"] / read["seconds"], 2)
+    head = {"machine": machine(), "size": size, "ks": KS, "read": read}
+    fits: dict[str, Any] = {"benchmark": "B5 k-means fit", **head, "fit": fit, "refine_pass": refine}
+    fits["fit_of_read"], fits["fit_of_read_cpu"] = ratios(fit, read)
+    fits["refine_pass_of_read"], fits["refine_pass_of_read_cpu"] = ratios(refine, read)
     if rivals:
         fits["sorted"] = {"size": rival_size, **rival_results(run)}
-    marks = {
-        "benchmark": "B6 labels",
-        **head,
-        "read": read,
-        "assign": labels,
-        "write": write,
-        "read_and_predict": predict,
-    }
-    marks["times_predict"] = round(predict["seconds"] / labels["seconds"], 2)
-    marks["times_predict_cpu"] = round(predict["cpu_seconds"] / labels["cpu_seconds"], 2)
-    marks["times_predict_stored"] = round(predict["seconds"] / write["seconds"], 2)
+    marks = {"benchmark": "B6 labels", **head, "assign": labels, "write": write, "read_and_predict": predict}
+    marks["times_predict"], marks["times_predict_cpu"] = ratios(predict, labels)
+    marks["times_predict_stored"], marks["times_predict_stored_cpu"] = ratios(predict, write)
     return [fits, marks]
+
+
+def ratios(one: dict[str, Any], other: dict[str, Any]) -> tuple[float | None, float | None]:
+    """Wall and CPU time of one stage over those of another; None where one did not end."""
+    if "ended" in one or "ended" in other:
+        return None, None
+    wall, cpu = (one[name] / max(other[name], 1e-9) for name in ("seconds", "cpu_seconds"))
+    return round(wall, 2), round(cpu, 2)
 
 
 def rival_results(run: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
