@@ -261,6 +261,16 @@ def test_landslides_found_equal_a_loop_over_polygons(seed, n):
     assert list(found["name"]) == list(truth["name"])
 
 
+def test_of_pixels_in_two_outlines_the_later_one_has_them():
+    rng = np.random.default_rng(4)
+    x, y, side = rng.integers(1, 200, 60) + 0.3, rng.integers(1, 200, 60) + 0.3, rng.integers(30, 150, 60)
+    boxes = shapely.box(500000 + x, 7400000 - y - side, 500000 + x + side, 7400000 - y)
+    truth = gpd.GeoDataFrame(geometry=boxes, crs=32723)
+    found = evaluate.landslides(image(da.full((40, 40), 250, dtype="uint8", chunks=13)), truth)
+    ids = rasterize(zip(boxes, range(1, 61)), (40, 40), transform=grid((40, 40)).transform)
+    assert found["pixels"].tolist() == np.bincount(ids.ravel(), minlength=61)[1:].tolist()
+
+
 def test_landslides_are_found_in_valid_ground_only_and_elsewhere_nothing_is_read():
     read = []
 
