@@ -77,7 +77,6 @@ def run_map_overlap(folder: Path, size: int, tile: int, precision: str) -> None:
     """What a user writes with xarray, Dask and torch: float32, one thread of Dask, all cores in torch."""
     import dask
     import torch
-    import xarray as xr
 
     import lsdask as ls
 
@@ -87,7 +86,7 @@ def run_map_overlap(folder: Path, size: int, tile: int, precision: str) -> None:
         with torch.inference_mode():
             return torch.sigmoid(model(torch.from_numpy(block.astype("float32"))[None]))[0].numpy()
 
-    image = xr.open_zarr(folder / "image.zarr", mask_and_scale=False)["scene"].data
+    image = ls.store.open(folder / "image.zarr").data
     image = image.rechunk((-1, tile, tile))
     scores = image.map_overlap(
         forward, depth={0: 0, 1: HALO, 2: HALO}, boundary="reflect", dtype="float32",

@@ -3,7 +3,8 @@
     python examples/own_function.py --out vegetation --size 4096 --workers 2
 
 The function sees blocks (n, band, y, x) as stored and gives scores (n, class, y, x) between 0 and 1; it may look
-``halo`` pixels beyond its tile. Here: a vegetation index, smoothed over 5 x 5 pixels. Stop the script and call it again.
+``halo`` pixels beyond its tile. Here: a vegetation index, smoothed over 5 x 5 pixels. Stop the script
+and call it again.
 """
 
 import argparse

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -30,6 +30,7 @@ app = typer.Typer(
 Store = Annotated[Path, typer.Argument(help="A Zarr store of lsdask, or any with one image.", show_default=False)]
 Out = Annotated[Path, typer.Argument(help="The new store or file.", show_default=False)]
 Workers = Annotated[int, typer.Option(help="Processes of a local Dask cluster; 0: threads of this process.", min=0)]
+Method = Literal["first", "last", "mean", "median", "max", "min"]
 Scheduler = Annotated[str | None, typer.Option(help="Address of a Dask scheduler to run on instead.")]
 
 console = Console()
@@ -59,7 +60,7 @@ def demo(
     ] = None,
     out: Annotated[Path, typer.Option(help="Where everything is written.")] = Path("demo-out"),
     workers: Annotated[int, typer.Option(help="Processes of the Dask cluster that predicts.", min=1)] = 2,
-    size: Annotated[int, typer.Option(help="Side of the synthetic scene, in pixels.", min=256)] = 2048,
+    size: Annotated[int, typer.Option(help="Side of the synthetic scene, in pixels.", min=512)] = 2048,
     epochs: Annotated[int, typer.Option(help="Epochs of training.", min=1)] = 8,
     seed: Annotated[int, typer.Option(help="Of every draw.")] = 0,
 ) -> None:
@@ -73,7 +74,7 @@ def demo(
 def mosaic(
     scenes: Annotated[list[str], typer.Argument(help="GeoTIFF files, folders or patterns.", show_default=False)],
     out: Annotated[Path, typer.Option(help="The new store.", show_default=False)],
-    method: Annotated[str, typer.Option(help="first, last, mean, median, max or min, over valid pixels.")] = "first",
+    method: Annotated[Method, typer.Option(help="What a pixel seen several times becomes.")] = "first",
     bands: Annotated[str | None, typer.Option(help="Names of the bands, comma between.")] = None,
     nodata: Annotated[float | None, typer.Option(help="Value of void pixels, where the files do not say.")] = None,
     workers: Workers = 0,
@@ -114,6 +115,7 @@ def tiles(
     min_valid: Annotated[float, typer.Option(help="Least share of valid pixels.", min=0, max=1)] = 0.5,
     test: Annotated[str | None, typer.Option(help="Side of the image held out: east, west, north or south.")] = "east",
     fractions: Annotated[str, typer.Option(help="Shares of train, valid and test.")] = "0.6,0.15,0.25",
+    block: Annotated[int | None, typer.Option(help="Side of the squares dealt to a split, in pixels.", min=1)] = None,
     seed: Annotated[int, typer.Option(help="Of the split.")] = 0,
 ) -> None:
     """Cut a mosaic into tiles, count what is in each, and split them into train, valid and test."""
@@ -123,8 +125,8 @@ def tiles(
         ls.sampling.grid(image, size, overlap=overlap), mask=truth, valid=ls.schema.valid(image)
     )
     table = ls.sampling.select(table, min_valid=min_valid)
-    shares = tuple(_floats("fractions", fractions, 3))
-    table = ls.sampling.split(table, fractions=shares, test=test, seed=seed)
+    train, valid, held_out = _floats("fractions", fractions, 3)
+    table = ls.sampling.split(table, fractions=(train, valid, held_out), block=block, test=test, seed=seed)
     table.to_parquet(out, index=False)
     _show_splits(table)
 
@@ -198,12 +200,12 @@ def evaluate(
         inside = ls.evaluate.within(table[table.split == "test"], image)
     counts = ls.evaluate.count(image, _mask(mask, image), threshold=threshold, valid=inside)
     numbers = ls.evaluate.score(counts)
-    table = Table("score", "value")
+    shown = Table("score", "value")
     for name, value in numbers.items():
-        table.add_row(name, f"{value:.4f}")
+        shown.add_row(name, f"{value:.4f}")
     for name in ("tp", "fp", "fn", "tn"):
-        table.add_row(f"{name} pixels", f"{getattr(counts, name):,}")
-    console.print(table)
+        shown.add_row(f"{name} pixels", f"{getattr(counts, name):,}")
+    console.print(shown)
     if out is not None:
         out.write_text(json.dumps({**numbers, "threshold": threshold}, indent=1))
 

@@ -45,7 +45,15 @@ def test_the_steps(folder: Path) -> None:
     assert list(ls.store.open(folder / "clusters.zarr").k.values) == [2, 3]
 
     out = lsdask(
-        "tiles", folder / "mosaic.zarr", folder / "tiles.parquet", "--mask", folder / "slides.gpkg", "--size", 64
+        "tiles",
+        folder / "mosaic.zarr",
+        folder / "tiles.parquet",
+        "--mask",
+        folder / "slides.gpkg",
+        "--size",
+        64,
+        "--block",
+        64,
     )
     assert set(pd.read_parquet(folder / "tiles.parquet").split) >= {"train", "test"}
     assert "train" in out

@@ -5,6 +5,7 @@ from os import sep
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from lsdask.errors import BadInput, sentence
@@ -22,8 +23,8 @@ def build(
     encoder: str = "resnet18",
     weights: str | Path | None = None,
     freeze_encoder: bool = False,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
+    mean: Sequence[float] | np.ndarray | None = None,
+    std: Sequence[float] | np.ndarray | None = None,
     seed: int = 0,
     **options: Any,
 ) -> Segmenter:

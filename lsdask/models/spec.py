@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
 
+import numpy as np
+
 from lsdask.errors import BadInput, sentence
 
 
@@ -95,7 +97,7 @@ def band_names(bands: int | Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-def constants(values: Sequence[float] | None, default: float, bands: Sequence[str]) -> tuple[float, ...]:
+def constants(values: Sequence[float] | np.ndarray | None, default: float, bands: Sequence[str]) -> tuple[float, ...]:
     """Give one number a band: those given, or the default for each."""
     return tuple(float(value) for value in ([default] * len(bands) if values is None else values))
 

@@ -34,7 +34,7 @@ from lsdask.errors import BadInput, NotFound, sentence
 
 CLUSTERS = (4, 8)
 TILE, OVERLAP, MIN_VALID = 64, 0.5, 0.5
-BLOCK = 512
+BLOCK = 256
 """Side of the squares that are dealt to training and validation, in pixels."""
 HELD_OUT, FRACTIONS = "east", (0.6, 0.15, 0.25)
 BATCH, EPOCHS, RATE = 32, 8, 2e-3
@@ -213,8 +213,7 @@ def _predict(out: Path, workers: int) -> Any:
 def _threshold(scores: xr.DataArray, mask: xr.DataArray, tiles: pd.DataFrame) -> float:
     """Give the threshold of the best F1 on the validation tiles."""
     region = evaluate.within(tiles[tiles.split == "valid"], scores)
-    curve = evaluate.sweep(scores, mask, valid=region)
-    return round(float(curve.loc[curve["f1"].idxmax(), "threshold"]), 4)
+    return round(evaluate.best(evaluate.sweep(scores, mask, valid=region)), 4)
 
 
 def _write_metrics(out: Path, metrics: dict[str, Any]) -> None:
