@@ -340,7 +340,8 @@ def split(
     fractions : (float, float, float)
         Shares of train, valid and test; they sum to 1.
     block : int, optional
-        Side of a block, in pixels; eight times the largest tile by default. Larger blocks lose fewer tiles.
+        Side of a block, in pixels; by default an eighth of the tiles' extent, but 2 to 8 times the largest tile.
+        Larger blocks lose fewer overlapping tiles, smaller ones meet the fractions more closely.
     buffer : int
         Pixels on each side of a tile that it sees too, such as a halo.
     test : {"east", "west", "north", "south"} or (y0, x0, y1, x1), optional
@@ -506,8 +507,11 @@ def _seen(tiles: pd.DataFrame, buffer: int) -> np.ndarray:
 
 
 def _block(tiles: pd.DataFrame) -> int:
-    """Give the side of a block where none is asked for."""
-    return 8 * int(tiles["size"].max())
+    """Give the side of a block where none is asked for: an eighth of the tiles' extent, from 2 to 8 tiles."""
+    windows = _windows(tiles)
+    size = int(tiles["size"].max())
+    extent = int((windows[:, 2:].max(axis=0) - windows[:, :2].min(axis=0)).max())
+    return min(max(extent // (8 * size), 2), 8) * size
 
 
 def _layers(

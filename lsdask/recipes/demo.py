@@ -34,8 +34,6 @@ from lsdask.errors import BadInput, NotFound, sentence
 
 CLUSTERS = (4, 8)
 TILE, OVERLAP, MIN_VALID = 64, 0.5, 0.5
-BLOCK = 256
-"""Side of the squares that are dealt to training and validation, in pixels."""
 HELD_OUT, FRACTIONS = "east", (0.6, 0.15, 0.25)
 BATCH, EPOCHS, RATE = 32, 8, 2e-3
 MOST_TILES = {"train": 1800, "valid": 600}
@@ -171,7 +169,7 @@ def _tiles(image: xr.DataArray, mask: xr.DataArray, seed: int) -> pd.DataFrame:
     tiles = sampling.grid(image, TILE, overlap=OVERLAP)
     tiles = sampling.describe(tiles, mask=mask, valid=schema.valid(image))
     tiles = sampling.select(tiles, min_valid=MIN_VALID)
-    return sampling.split(tiles, fractions=FRACTIONS, block=BLOCK, test=HELD_OUT, seed=seed)
+    return sampling.split(tiles, fractions=FRACTIONS, test=HELD_OUT, seed=seed)
 
 
 def _train(
