@@ -500,6 +500,7 @@ def test_the_benchmark_runs(tmp_path):
 
 
 @pytest.mark.cluster
+@pytest.mark.slow
 def test_the_same_bits_on_a_cluster(tmp_path):
     mosaic = landscape((200, 150))
     store.write(mosaic, tmp_path / "m.zarr", chunk=32, shard=64)
