@@ -27,10 +27,10 @@ demo: setup ## scenes in, landslide map and inventory out, in demo-out/
 	$(BIN)/lsdask demo --out $(DEMO)
 
 test: setup ## the tests, under ten minutes on two cores
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: setup ## the long tests too
-	$(BIN)/python -m pytest -m 'slow and not gpu'
+	$(BIN)/python -m pytest -m "slow and not gpu"
 
 lint: setup ## ruff and mypy
 	$(BIN)/ruff check .
@@ -46,7 +46,11 @@ lock: setup ## pin every version again, names and versions only
 
 bench: setup ## the benchmarks, one JSON line each
 	$(BIN)/python benchmarks/import_time.py
-	$(BIN)/python benchmarks/predict.py
+	$(BIN)/python benchmarks/evaluate.py
+	$(BIN)/python benchmarks/vectorize.py
+	$(BIN)/python benchmarks/streaming.py
+	$(BIN)/python benchmarks/kmeans.py
+	$(BIN)/python benchmarks/predict.py --rivals
 
 clean: ## remove what make made
 	rm -rf $(VENV) $(DEMO) .mypy_cache .ruff_cache .pytest_cache .hypothesis
