@@ -42,7 +42,7 @@ format: setup ## let ruff put the code in order
 	$(BIN)/ruff format .
 
 lock: setup ## pin every version again, names and versions only
-	$(BIN)/uv pip compile --quiet --upgrade pyproject.toml --all-extras --no-emit-index-url --python-version 3.12 -o requirements.lock
+	$(BIN)/uv pip compile --quiet --upgrade pyproject.toml --all-extras --no-emit-index-url --no-header --python-version 3.12 -o requirements.lock
 
 bench: setup ## the benchmarks, one JSON line each
 	$(BIN)/python benchmarks/import_time.py
