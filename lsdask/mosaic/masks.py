@@ -1,0 +1,213 @@
+"""Quality bands become masks: ``True`` where a pixel is valid."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+from scipy import ndimage
+
+from lsdask.errors import BadInput, sentence
+
+SCL = {
+    "no_data": 0,
+    "defective": 1,
+    "dark": 2,
+    "cloud_shadow": 3,
+    "vegetation": 4,
+    "bare": 5,
+    "water": 6,
+    "unclassified": 7,
+    "cloud_medium": 8,
+    "cloud_high": 9,
+    "cirrus": 10,
+    "snow": 11,
+}
+"""Classes of the Sentinel-2 scene classification. Source: ESA, Level-2A Algorithm Theoretical Basis Document."""
+
+QA_PIXEL = {
+    "fill": (0, 1, 1),
+    "dilated_cloud": (1, 1, 1),
+    "cirrus": (2, 1, 1),
+    "cloud": (3, 1, 1),
+    "cloud_shadow": (4, 1, 1),
+    "snow": (5, 1, 1),
+    "water": (7, 1, 1),
+}
+"""Landsat 8-9 Collection 2: (first bit, bits, least value that says yes). Source: USGS LSDS-1619, table 6-3."""
+
+BQA = {
+    "fill": (0, 1, 1),
+    "cloud": (4, 1, 1),
+    "cloud_shadow": (7, 2, 3),
+    "snow": (9, 2, 3),
+    "cirrus": (11, 2, 3),
+}
+"""Landsat 8 Collection 1, of which confidence 3 is high. Source: USGS LSDS-1873, Quality Assessment band."""
+
+
+def mask_scl(
+    scl: xr.DataArray,
+    *,
+    hide: Sequence[str] = ("no_data", "defective", "cloud_shadow", "cloud_medium", "cloud_high", "cirrus"),
+) -> xr.DataArray:
+    """Make a mask of a Sentinel-2 scene classification.
+
+    Parameters
+    ----------
+    scl : DataArray (..., y, x), integers
+        The SCL band, at any times; a ``band`` dimension must have one band.
+    hide : sequence of str
+        Classes that are not valid, of ``SCL``; add ``"snow"`` where it matters.
+
+    Returns
+    -------
+    DataArray (..., y, x) bool, lazy if ``scl`` is
+        ``True`` where a pixel is valid.
+
+    Raises
+    ------
+    BadInput
+        If a class is unknown or ``scl`` is not integers of one band.
+    """
+    _check_names("hide", hide, SCL)
+    hidden = [SCL[name] for name in hide]
+    return _mask(scl, "scl", lambda values: ~np.isin(values, hidden))
+
+
+def mask_qa(
+    qa: xr.DataArray,
+    *,
+    hide: Sequence[str] = ("fill", "dilated_cloud", "cirrus", "cloud", "cloud_shadow"),
+    bits: Mapping[str, tuple[int, int, int]] = QA_PIXEL,
+) -> xr.DataArray:
+    """Make a mask of a band of quality bits, such as Landsat's.
+
+    Parameters
+    ----------
+    qa : DataArray (..., y, x), integers
+        The quality band, at any times; a ``band`` dimension must have one band.
+    hide : sequence of str
+        Conditions that are not valid, of ``bits``; add ``"snow"`` where it matters.
+    bits : mapping
+        The layout: from name to (first bit, bits, least value that says yes). ``QA_PIXEL`` is that of Collection 2,
+        ``BQA`` that of Collection 1, which tells no dilated clouds.
+
+    Returns
+    -------
+    DataArray (..., y, x) bool, lazy if ``qa`` is
+        ``True`` where a pixel is valid.
+
+    Raises
+    ------
+    BadInput
+        If a condition is unknown or ``qa`` is not integers of one band.
+    """
+    _check_names("hide", hide, bits)
+    asked = [bits[name] for name in hide]
+    return _mask(qa, "qa", lambda values: qa_block(values, asked))
+
+
+def qa_block(values: np.ndarray, conditions: Sequence[tuple[int, int, int]]) -> np.ndarray:
+    """Say where none of some conditions holds.
+
+    Parameters
+    ----------
+    values : integer array
+        Quality bits.
+    conditions : sequence of (first bit, bits, least value that says yes)
+
+    Returns
+    -------
+    bool array of the same shape
+    """
+    valid = np.ones(values.shape, bool)
+    for first, count, least in conditions:
+        valid &= ((values >> first) & ((1 << count) - 1)) < least
+    return valid
+
+
+def grow(mask: xr.DataArray, pixels: int) -> xr.DataArray:
+    """Hide also what lies within a distance of hidden pixels: clouds have edges that masks miss.
+
+    Parameters
+    ----------
+    mask : DataArray (..., y, x) bool
+        ``True`` where a pixel is valid.
+    pixels : int
+        The distance, between pixel centres.
+
+    Returns
+    -------
+    DataArray (..., y, x) bool, lazy if ``mask`` is
+
+    Raises
+    ------
+    BadInput
+        If ``mask`` is not bool on (..., y, x), or ``pixels`` is negative.
+    """
+    if not isinstance(mask, xr.DataArray) or mask.dims[-2:] != ("y", "x") or mask.dtype != bool:
+        raise BadInput(sentence("mask", "be a DataArray of bool on (..., y, x)", f"{type(mask).__name__}"))
+    if pixels < 0:
+        raise BadInput(sentence("pixels", "not be negative", f"pixels={pixels}"))
+    if not isinstance(mask.data, da.Array):
+        return mask.copy(data=grow_block(mask.values, pixels))
+    depth = {axis: min(pixels, mask.shape[axis]) for axis in (mask.ndim - 2, mask.ndim - 1)}
+    fitting = mask.data.rechunk({axis: _at_least(mask.data.chunks[axis], least) for axis, least in depth.items()})
+    grown = da.map_overlap(grow_block, fitting, pixels=pixels, depth=depth, boundary="none", dtype=bool)
+    return mask.copy(data=grown.rechunk(mask.data.chunks))
+
+
+def grow_block(mask: np.ndarray, pixels: int) -> np.ndarray:
+    """Keep the pixels farther than a distance from the hidden ones.
+
+    Parameters
+    ----------
+    mask : (..., y, x) bool
+        ``True`` where a pixel is valid.
+    pixels : int
+
+    Returns
+    -------
+    (..., y, x) bool
+    """
+    grown = np.ones_like(mask)
+    for plane in np.ndindex(mask.shape[:-2]):
+        if not mask[plane].all():
+            grown[plane] = ndimage.distance_transform_edt(mask[plane]) > pixels
+    return grown
+
+
+def _at_least(sizes: tuple[int, ...], depth: int) -> tuple[int, ...]:
+    """Join neighbouring chunks until each is as long as the overlap, which Dask would else refuse."""
+    joined: list[int] = []
+    for size in sizes:
+        if joined and min(joined[-1], size) < depth:
+            joined[-1] += size
+        else:
+            joined.append(size)
+    return tuple(joined)
+
+
+def _mask(quality: Any, name: str, of: Callable[[np.ndarray], np.ndarray]) -> xr.DataArray:
+    """Turn a quality band into a mask, block by block."""
+    if not isinstance(quality, xr.DataArray) or quality.dims[-2:] != ("y", "x") or quality.dtype.kind not in "iu":
+        got = f"{quality.dtype} on {quality.dims}" if isinstance(quality, xr.DataArray) else type(quality).__name__
+        raise BadInput(sentence(name, "be a DataArray of integers on (..., y, x)", got))
+    if "band" in quality.dims:
+        if quality.sizes["band"] != 1:
+            do = f"Pick it: {name}.sel(band=...)"
+            raise BadInput(sentence(name, "have one band", f"{quality.sizes['band']}", do))
+        quality = quality.isel(band=0)
+    lazy = isinstance(quality.data, da.Array)
+    data = quality.data.map_blocks(of, dtype=bool) if lazy else of(quality.values)
+    mask = quality.drop_vars("band", errors="ignore").copy(data=data)
+    mask.attrs, mask.encoding = {}, {}
+    return mask.rename("valid")
+
+
+def _check_names(name: str, asked: Sequence[str], known: Mapping[str, Any]) -> None:
+    unknown = [one for one in asked if one not in known]
+    if isinstance(asked, str) or unknown:
+        raise BadInput(sentence(name, f"hold some of {', '.join(known)}", f"{name}={asked!r}"))
