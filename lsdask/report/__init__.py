@@ -4,6 +4,7 @@
 """
 
 from lsdask.report.figures import (
+    figure,
     figure_agreement,
     figure_clusters,
     figure_curves,
@@ -15,12 +16,14 @@ from lsdask.report.figures import (
     figure_thresholds,
 )
 from lsdask.report.maps import Window
-from lsdask.report.overviews import overview
+from lsdask.report.overviews import coverage, overview
 from lsdask.report.page import Run, load, write
 
 __all__ = [
     "Run",
     "Window",
+    "coverage",
+    "figure",
     "figure_agreement",
     "figure_clusters",
     "figure_curves",

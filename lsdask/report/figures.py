@@ -53,6 +53,26 @@ QUALITATIVE = (
 """Paul Tol's qualitative colours, for up to 12 clusters; more begin again."""
 
 
+def figure(image: xr.DataArray) -> Figure:
+    """Show any image of the house as what it is: scores, labels or a mask, or a scene.
+
+    Parameters
+    ----------
+    image : DataArray (class, y, x), (k, y, x), (band, y, x) or (y, x)
+
+    Returns
+    -------
+    Figure
+    """
+    if "class" in image.dims:
+        return figure_scores(image)
+    if "band" in image.dims:
+        return figure_scene(image)
+    if image.dtype == np.uint8:
+        return figure_clusters(image)
+    return figure_scene(image.expand_dims("band"))
+
+
 def figure_scene(
     scene: xr.DataArray,
     *,

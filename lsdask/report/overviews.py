@@ -1,13 +1,15 @@
 """Small images of large ones, made chunk by chunk: a figure of a continent needs the memory of a figure."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from typing import Any
 
 import dask.array as da
 import numpy as np
 import xarray as xr
 
-from lsdask import schema
+from lsdask import schema, store
 
 SIDE = 1200
 """Longest side of an overview, in its own pixels."""
@@ -85,3 +87,48 @@ def _squares(data: np.ndarray, step: int, fill: Any) -> np.ndarray:
     short = [(0, 0)] * (data.ndim - 2) + [(0, -height % step), (0, -width % step)]
     full = np.pad(data, short, constant_values=fill)
     return full.reshape(*data.shape[:-2], -(-height // step), step, -(-width // step), step)
+
+
+def coverage(image: xr.DataArray, *, columns: int = 64, window: int = 64) -> np.ndarray:
+    """Say how much of an image holds data, cell by cell, from a small window in the middle of each cell.
+
+    Only these windows are read, straight from the store, so a continent takes seconds.
+
+    Parameters
+    ----------
+    image : DataArray (..., y, x)
+        Lazy or not.
+    columns : int
+        Cells on x, at most; those on y follow, as cells are square.
+    window : int
+        Side of the windows, in pixels.
+
+    Returns
+    -------
+    (rows, columns) float32 array
+        Share of pixels with data in every layer, 0 to 1.
+
+    Raises
+    ------
+    Unreadable
+        If a window cannot be read.
+    """
+    reader, nodata = store.reader(image), schema.nodata(image)
+    cell = -(-image.shape[-1] // columns)
+    places = [_middles(size, cell, window) for size in image.shape[-2:]]
+
+    def share(place: tuple[slice, slice]) -> float:
+        known = schema.known_block(reader.read(*place), nodata)
+        return float(known.all(axis=tuple(range(known.ndim - 2))).mean())
+
+    with ThreadPoolExecutor() as pool:
+        shares = list(pool.map(share, product(*places)))
+    return np.array(shares, "float32").reshape([len(axis) for axis in places])
+
+
+def _middles(size: int, cell: int, window: int) -> list[slice]:
+    """Give the middle of each cell of an axis."""
+    starts = range(0, size, cell)
+    ends = [min(start + cell, size) for start in starts]
+    skips = [max(end - start - window, 0) // 2 for start, end in zip(starts, ends)]
+    return [slice(start + skip, min(start + skip + window, end)) for start, end, skip in zip(starts, ends, skips)]

@@ -1,55 +1,13 @@
-"""The command ``lsdask``: the steps from scenes to an inventory, one command each."""
+"""The commands between a mosaic and an inventory."""
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 import lsdask as ls
-from lsdask.errors import BadInput, LsdaskError, sentence
-
-if TYPE_CHECKING:
-    from distributed import Client
-
-app = typer.Typer(
-    name="lsdask",
-    help="Landslide maps from satellite scenes over whole mountain ranges.\n\n"
-    "A map is made in steps, each of which reads and writes stores that xarray opens: "
-    "mosaic, cluster, tiles, train, predict, evaluate, polygons. `lsdask demo` runs them all.",
-    no_args_is_help=True,
-    add_completion=True,
-    rich_markup_mode="markdown",
-    pretty_exceptions_enable=False,
-)
-
-Store = Annotated[Path, typer.Argument(help="A Zarr store of lsdask, or any with one image.", show_default=False)]
-Out = Annotated[Path, typer.Argument(help="The new store or file.", show_default=False)]
-Workers = Annotated[int, typer.Option(help="Processes of a local Dask cluster; 0: threads of this process.", min=0)]
-Method = Literal["first", "last", "mean", "median", "max", "min"]
-Scheduler = Annotated[str | None, typer.Option(help="Address of a Dask scheduler to run on instead.")]
-
-console = Console()
-
-
-def main() -> None:
-    """Run the command; what lsdask raises on purpose becomes one line and exit code 2."""
-    try:
-        app()
-    except LsdaskError as error:
-        Console(stderr=True).print(f"[red]lsdask:[/red] {error}", highlight=False, soft_wrap=True)
-        sys.exit(2)
-
-
-@app.callback(invoke_without_command=True)
-def version(show: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
-    if show:
-        console.print(ls.__version__, highlight=False)
-        raise typer.Exit
+from lsdask.cli.app import Out, Scheduler, Store, Workers, app, client_of, console, finish, floats, numbers, there
 
 
 @app.command()
@@ -71,24 +29,6 @@ def demo(
 
 
 @app.command()
-def mosaic(
-    scenes: Annotated[list[str], typer.Argument(help="GeoTIFF files, folders or patterns.", show_default=False)],
-    out: Annotated[Path, typer.Option(help="The new store.", show_default=False)],
-    method: Annotated[Method, typer.Option(help="What a pixel seen several times becomes.")] = "first",
-    bands: Annotated[str | None, typer.Option(help="Names of the bands, comma between.")] = None,
-    nodata: Annotated[float | None, typer.Option(help="Value of void pixels, where the files do not say.")] = None,
-    workers: Workers = 0,
-    scheduler: Scheduler = None,
-) -> None:
-    """Put scenes on one grid and write them as one mosaic. Run again to go on where it stopped."""
-    paths: Any = scenes[0] if len(scenes) == 1 else scenes
-    cube = ls.scenes.open(paths, bands=_names(bands), nodata=nodata)
-    image = ls.mosaic.composite(cube, method=method)
-    with _client(workers, scheduler) as client:
-        _finish(ls.mosaic.write(image, out, client=client))
-
-
-@app.command()
 def cluster(
     mosaic: Store,
     out: Out,
@@ -100,9 +40,9 @@ def cluster(
 ) -> None:
     """Cluster the pixels of a mosaic by k-means, all k in one reading, and write the labels."""
     image = ls.store.open(mosaic)
-    centers = ls.kmeans.fit(image, _numbers("k", k), n_samples=samples, seed=seed)
-    with _client(workers, scheduler) as client:
-        _finish(ls.kmeans.write(image, centers, out, client=client))
+    centers = ls.kmeans.fit(image, numbers("k", k), n_samples=samples, seed=seed)
+    with client_of(workers, scheduler) as client:
+        finish(ls.kmeans.write(image, centers, out, client=client))
 
 
 @app.command()
@@ -125,7 +65,7 @@ def tiles(
         ls.sampling.grid(image, size, overlap=overlap), mask=truth, valid=ls.schema.valid(image)
     )
     table = ls.sampling.select(table, min_valid=min_valid)
-    train, valid, held_out = _floats("fractions", fractions, 3)
+    train, valid, held_out = floats("fractions", fractions, 3)
     table = ls.sampling.split(table, fractions=(train, valid, held_out), block=block, test=test, seed=seed)
     table.to_parquet(out, index=False)
     _show_splits(table)
@@ -149,7 +89,7 @@ def train(
     import pandas as pd
 
     image = ls.store.open(mosaic)
-    table, truth = pd.read_parquet(_there(tiles, "tiles")), _mask(mask, image)
+    table, truth = pd.read_parquet(there(tiles, "tiles")), _mask(mask, image)
     train, valid = (
         ls.streaming.TileStream(
             image, table[table.split == split], mask=truth, batch_size=batch, shuffle=split == "train", seed=seed
@@ -176,8 +116,8 @@ def predict(
 ) -> None:
     """Apply a model to a mosaic and write the scores. Run again to go on where it stopped."""
     chosen = halo if halo is not None else ls.models.read_spec(model).halo
-    with _client(workers, scheduler) as client:
-        _finish(ls.predict.run(mosaic, out, model, tile=tile, halo=64 if chosen is None else chosen, client=client))
+    with client_of(workers, scheduler) as client:
+        finish(ls.predict.run(mosaic, out, model, tile=tile, halo=64 if chosen is None else chosen, client=client))
 
 
 @app.command()
@@ -196,18 +136,18 @@ def evaluate(
     image = ls.store.open(scores)
     inside = None
     if tiles is not None:
-        table = pd.read_parquet(_there(tiles, "tiles"))
+        table = pd.read_parquet(there(tiles, "tiles"))
         inside = ls.evaluate.within(table[table.split == "test"], image)
     counts = ls.evaluate.count(image, _mask(mask, image), threshold=threshold, valid=inside)
-    numbers = ls.evaluate.score(counts)
+    scored = ls.evaluate.score(counts)
     shown = Table("score", "value")
-    for name, value in numbers.items():
+    for name, value in scored.items():
         shown.add_row(name, f"{value:.4f}")
     for name in ("tp", "fp", "fn", "tn"):
         shown.add_row(f"{name} pixels", f"{getattr(counts, name):,}")
     console.print(shown)
     if out is not None:
-        out.write_text(json.dumps({**numbers, "threshold": threshold}, indent=1))
+        out.write_text(json.dumps({**scored, "threshold": threshold}, indent=1))
 
 
 @app.command()
@@ -223,49 +163,6 @@ def polygons(
     console.print(f"Wrote {len(frame):,} landslides to {out}", highlight=False)
 
 
-@app.command()
-def info(path: Store) -> None:
-    """Say what a store or a model folder holds."""
-    if (path / "model.json").exists():
-        _show("model", vars(ls.models.read_spec(path)).items())
-        return
-    image = ls.store.open(path)
-    grid = ls.schema.geobox(image)
-    rows: dict[str, Any] = {
-        "variable": image.name,
-        "dims": ", ".join(f"{dim} {size:,}" for dim, size in image.sizes.items()),
-        "dtype": image.dtype,
-        "nodata": ls.schema.nodata(image),
-        "CRS": f"EPSG:{grid.crs.epsg}" if grid.crs and grid.crs.epsg else grid.crs,
-        "pixel": f"{abs(grid.resolution.x):g} x {abs(grid.resolution.y):g}",
-        "bounds": ", ".join(f"{value:.10g}" for value in grid.boundingbox.bbox),
-        "chunks": ls.store.array(path).chunks,
-        "shards": ls.store.array(path).shards,
-    }
-    rows |= {str(dim): ", ".join(map(str, image[dim].values)) for dim in image.dims[:-2] if dim in image.coords}
-    rows |= _ledger(path)
-    _show(str(path), rows.items())
-
-
-def _ledger(path: Path) -> dict[str, str]:
-    """Say how far a run has come, if the store is one's target."""
-    if not (path / ls.ledger.NAME).exists():
-        return {}
-    done = ls.ledger.read(path).done
-    plan = ls.ledger.plan_of(path)
-    return {
-        "tiles done": f"{done.sum():,} of {done.size:,}",
-        **{f"plan: {key}": str(plan[key]) for key in sorted(plan)},
-    }
-
-
-def _show(title: str, rows: Any) -> None:
-    table = Table(title=title, show_header=False, title_justify="left")
-    for name, value in rows:
-        table.add_row(str(name), str(value))
-    console.print(table)
-
-
 def _show_splits(table: Any) -> None:
     shown = Table("split", "tiles", "positive tiles")
     for split, part in table.groupby("split"):
@@ -274,69 +171,8 @@ def _show_splits(table: Any) -> None:
     console.print(shown)
 
 
-def _finish(report: Any) -> None:
-    """Print what a run did; exit with 1 if tiles are not done."""
-    console.print(str(report), highlight=False)
-    if report.failed:
-        raise typer.Exit(1)
-
-
-@contextmanager
-def _client(workers: int, scheduler: str | None) -> Iterator["Client | None"]:
-    """A client of the scheduler named, of a local cluster, or none."""
-    if scheduler is None and workers == 0:
-        yield None
-        return
-    from distributed import Client
-
-    try:
-        with Client(scheduler, timeout=10) if scheduler else _local(workers) as client:
-            yield client
-    except (OSError, TimeoutError) as error:
-        if scheduler is None:
-            raise
-        raise BadInput(sentence("scheduler", "be the address of a running Dask scheduler", scheduler)) from error
-
-
-def _local(workers: int) -> "Client":
-    from distributed import Client
-
-    return Client(n_workers=workers, threads_per_worker=1, dashboard_address=None)
-
-
 def _mask(path: Path, like: Any) -> Any:
     """Open a mask store, or burn polygons on the grid of an image."""
     if path.suffix.lower() in (".geojson", ".json", ".gpkg", ".parquet", ".shp", ".fgb"):
-        return ls.inventory.rasterize(_there(path, "mask"), like)
+        return ls.inventory.rasterize(there(path, "mask"), like)
     return ls.store.open(path)
-
-
-def _there(path: Path, name: str) -> Path:
-    if not path.exists():
-        from lsdask.errors import NotFound
-
-        raise NotFound(sentence(name, "name a file", f"{name}={path}, where there is none"))
-    return path
-
-
-def _names(text: str | None) -> list[str] | None:
-    return None if text is None else [part.strip() for part in text.split(",")]
-
-
-def _parse(name: str, text: str, kind: Callable[[str], Any], rule: str) -> list[Any]:
-    try:
-        return [kind(part) for part in text.split(",")]
-    except ValueError as error:
-        raise BadInput(sentence(name, rule, f"{name}={text}")) from error
-
-
-def _numbers(name: str, text: str) -> list[int]:
-    return _parse(name, text, int, "be whole numbers with commas between")
-
-
-def _floats(name: str, text: str, count: int) -> list[float]:
-    rule = f"be {count} numbers with commas between"
-    found = _parse(name, text, float, rule)
-    if len(found) != count:
-        raise BadInput(sentence(name, rule, f"{name}={text}"))
-    return found

@@ -1,0 +1,93 @@
+"""What the command says of itself and of stores."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+import lsdask as ls
+from lsdask.cli.app import Store, app, console, show
+from lsdask.errors import BadInput
+
+SHADES = {"·": 0.0, "░": 0.001, "▓": 0.75, "█": 0.999}
+"""Letters of the coverage map, each with the least share of valid pixels it stands for. They need no colours."""
+
+
+@app.callback(invoke_without_command=True)
+def version(asked: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    if asked:
+        console.print(ls.__version__, highlight=False)
+        raise typer.Exit
+
+
+@app.command()
+def info(
+    path: Store,
+    png: Annotated[Path | None, typer.Option(help="Also draw the image here.", show_default=False)] = None,
+    coverage: Annotated[bool, typer.Option(help="Draw where there is data.")] = True,
+) -> None:
+    """Say what a store or a model folder holds: grid, bands, nodata, chunks, its run, where there is data."""
+    if (Path(path) / "model.json").exists():
+        show("model", vars(ls.models.read_spec(Path(path))).items())
+        return
+    image = ls.store.open(path)
+    show(path, (_grid(image) | _stored(path, image) | _run(path)).items())
+    if coverage:
+        drawn = draw_coverage(ls.report.coverage(image, columns=min(console.width, 80)))
+        console.print(f"\nWhere there is data (· none, ░ some, ▓ most, █ all):\n{drawn}", highlight=False)
+    if png is not None:
+        ls.report.figure(image).savefig(png, dpi=150, bbox_inches="tight")
+        console.print(f"Drew {png}", highlight=False)
+
+
+def draw_coverage(share: np.ndarray) -> str:
+    """Draw shares of valid pixels as a picture of letters, one for two cells, as letters are twice as high as wide.
+
+    Parameters
+    ----------
+    share : (rows, columns) float array
+        0 to 1.
+
+    Returns
+    -------
+    str
+    """
+    pairs = [share[row : row + 2].mean(axis=0) for row in range(0, len(share), 2)]
+    return "\n".join("".join(_letter(value) for value in row) for row in pairs)
+
+
+def _letter(share: float) -> str:
+    return next(letter for letter, least in reversed(SHADES.items()) if share >= least)
+
+
+def _grid(image: Any) -> dict[str, Any]:
+    grid = ls.schema.geobox(image)
+    return {
+        "variable": image.name,
+        "dims": ", ".join(f"{dim} {size:,}" for dim, size in image.sizes.items()),
+        "dtype": image.dtype,
+        "nodata": ls.schema.nodata(image),
+        "CRS": f"EPSG:{grid.crs.epsg}" if grid.crs and grid.crs.epsg else grid.crs,
+        "pixel": f"{abs(grid.resolution.x):g} x {abs(grid.resolution.y):g}",
+        "bounds": ", ".join(f"{value:.10g}" for value in grid.boundingbox.bbox),
+    }
+
+
+def _stored(path: str, image: Any) -> dict[str, Any]:
+    stored = ls.store.array(path)
+    named = {str(dim): ", ".join(map(str, image[dim].values)) for dim in image.dims[:-2] if dim in image.coords}
+    return {"chunks": stored.chunks, "shards": stored.shards} | named
+
+
+def _run(path: str) -> dict[str, str]:
+    """Say how far a run has come, if the store is one's target."""
+    try:
+        plan = ls.ledger.plan_of(path)
+    except BadInput:
+        return {}
+    done = ls.ledger.read(path).done
+    return {
+        "tiles done": f"{done.sum():,} of {done.size:,}",
+        **{f"plan: {key}": str(plan[key]) for key in sorted(plan)},
+    }

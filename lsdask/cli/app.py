@@ -1,0 +1,110 @@
+"""The application: what every command shares."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from lsdask.errors import BadInput, NotFound, sentence
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+app = typer.Typer(
+    name="lsdask",
+    help="Landslide maps from satellite scenes over whole mountain ranges.\n\n"
+    "A map is made in steps, each of which reads and writes stores that xarray opens: "
+    "mosaic, cluster, tiles, train, predict, evaluate, polygons. `lsdask demo` runs them all.",
+    no_args_is_help=True,
+    add_completion=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+
+console = Console()
+
+# Stores are text, not Path, which would make one slash of the two in s3://
+Store = Annotated[
+    str, typer.Argument(help="A Zarr store of lsdask, or any with one image: a path or URL.", show_default=False)
+]
+Out = Annotated[str, typer.Argument(help="The new store: a path or URL.", show_default=False)]
+Workers = Annotated[int, typer.Option(help="Processes of a local Dask cluster; 0: threads of this process.", min=0)]
+Scheduler = Annotated[str | None, typer.Option(help="Address of a Dask scheduler to run on instead.")]
+
+
+def show(title: str, rows: Any) -> None:
+    """Print names and values as a table."""
+    table = Table(title=title, show_header=False, title_justify="left")
+    for name, value in rows:
+        table.add_row(str(name), str(value))
+    console.print(table)
+
+
+# Running
+
+
+def finish(report: Any) -> None:
+    """Print what a run did; exit with 1 if tiles are not done."""
+    console.print(str(report), highlight=False)
+    if report.failed:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def client_of(workers: int, scheduler: str | None) -> Iterator["Client | None"]:
+    """A client of the scheduler named, of a local cluster, or none."""
+    if scheduler is None and workers == 0:
+        yield None
+        return
+    from distributed import Client
+
+    try:
+        client = Client(scheduler, timeout=10) if scheduler else _local(workers)
+    except (OSError, TimeoutError) as error:
+        if scheduler is None:
+            raise
+        raise BadInput(sentence("scheduler", "be the address of a running Dask scheduler", scheduler)) from error
+    with client:
+        yield client
+
+
+def _local(workers: int) -> "Client":
+    from distributed import Client
+
+    return Client(n_workers=workers, threads_per_worker=1, dashboard_address=None)
+
+
+# Reading options
+
+
+def there(path: Path, name: str) -> Path:
+    if not path.exists():
+        raise NotFound(sentence(name, "name a file", f"{name}={path}, where there is none"))
+    return path
+
+
+def names(text: str | None) -> list[str] | None:
+    return None if text is None else [part.strip() for part in text.split(",")]
+
+
+def _parse(name: str, text: str, kind: Callable[[str], Any], rule: str) -> list[Any]:
+    try:
+        return [kind(part) for part in text.split(",")]
+    except ValueError as error:
+        raise BadInput(sentence(name, rule, f"{name}={text}")) from error
+
+
+def numbers(name: str, text: str) -> list[int]:
+    return _parse(name, text, int, "be whole numbers with commas between")
+
+
+def floats(name: str, text: str, count: int) -> list[float]:
+    rule = f"be {count} numbers with commas between"
+    found = _parse(name, text, float, rule)
+    if len(found) != count:
+        raise BadInput(sentence(name, rule, f"{name}={text}"))
+    return found
