@@ -6,13 +6,16 @@ import sys
 from pathlib import Path
 
 import geopandas as gpd
+import numpy as np
 import pandas as pd
 import pytest
 import rioxarray  # noqa: F401
+from PIL import Image
 from typer.testing import CliRunner
 
 import lsdask as ls
 from lsdask import cli
+from lsdask.cli.about import draw_coverage
 
 runner = CliRunner()
 
@@ -75,10 +78,17 @@ def test_the_steps(folder: Path) -> None:
     out = lsdask("polygons", folder / "scores.zarr", folder / "found.gpkg", "--threshold", 0.01)
     assert f"Wrote {len(gpd.read_file(folder / 'found.gpkg')):,} landslides" in out
 
-    out = lsdask("info", folder / "scores.zarr")
+    out = lsdask("info", folder / "scores.zarr", "--png", folder / "scores.png")
+    assert "█" * 80 in out
+    assert Image.open(folder / "scores.png").size > (300, 300)
     assert "EPSG:32723" in out
     assert "6 of 6" in out
     assert "resnet18" in lsdask("info", folder / "model")
+
+
+def test_the_coverage_map() -> None:
+    share = np.array([[0, 0.01, 0.8, 1], [0, 0.01, 0.8, 1], [1, 1, 1, 1]])
+    assert draw_coverage(share) == "·░▓█\n████"
 
 
 def test_help_explains() -> None:

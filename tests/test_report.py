@@ -104,6 +104,50 @@ def test_sum_and_first_overviews(shape, seed, side):
     assert np.array_equal(report.overview(lazy, "first", side=side), [[cell[0, 0] for cell in row] for row in cells])
 
 
+@given(shape=shapes, seed=seeds, columns=st.integers(1, 12))
+def test_coverage_of_windows_larger_than_cells_is_the_whole_share(shape, seed, columns):
+    data = np.random.default_rng(seed).integers(0, 3, (2, *shape)).astype("uint16")
+    share = report.coverage(image(data, schema.MOSAIC, nodata=0), columns=columns, window=100)
+    expected = [[part.mean() for part in row] for row in squares((data != 0).all(axis=0), -(-shape[1] // columns))]
+    np.testing.assert_allclose(share, expected, rtol=1e-6)
+
+
+def test_coverage_reads_windows_only(tmp_path):
+    data = np.zeros((1, 512, 512), "uint16")
+    data[:, 128:384, :256] = 7
+    store.write(image(data, schema.MOSAIC, nodata=0), tmp_path / "a.zarr", chunk=128, shard=256)
+    opened = store.open(tmp_path / "a.zarr")
+    asked = []
+    read = store.Reader.read
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store.Reader, "read", lambda self, y, x: asked.append((y, x)) or read(self, y, x))
+        share = report.coverage(opened, columns=4, window=8)
+    assert (share == [[0, 0, 0, 0], [1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0]]).all()
+    assert len(asked) == 16
+    assert all(part.stop - part.start == 8 for place in asked for part in place)
+
+
+@pytest.mark.parametrize(
+    ("dims", "dtype", "drawn"),
+    [
+        (("class", "y", "x"), "uint8", "figure_scores"),
+        (("k", "y", "x"), "uint8", "figure_clusters"),
+        (("y", "x"), "uint8", "figure_clusters"),
+        (("band", "y", "x"), "uint16", "figure_scene"),
+        (("y", "x"), "float32", "figure_scene"),
+    ],
+)
+def test_any_image_is_drawn_as_what_it_is(dims, dtype, drawn, monkeypatch):
+    called = []
+    for name in ("figure_scores", "figure_clusters", "figure_scene"):
+        real = getattr(figures, name)
+        monkeypatch.setattr(figures, name, lambda shown, real=real, name=name: called.append(name) or real(shown))
+    data = np.arange(60).reshape(6, 10).astype(dtype)
+    figure = report.figure(image(data if len(dims) == 2 else data[None], dims))
+    assert called == [drawn]
+    assert figure.axes
+
+
 @given(st.integers(1, 10**6), st.integers(1, 10**6), st.integers(1, 2000))
 def test_an_overview_fits_its_side(height, width, side):
     step = overviews.step_of((height, width), side)
