@@ -18,7 +18,7 @@ A pixel is known where the mask is 0 or 1 and, if validity is given, the image h
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import dask
 import dask.array as da
@@ -33,6 +33,9 @@ from lsdask.errors import BadInput, sentence
 
 SPLITS = ("train", "valid", "test")
 NONE = "none"
+Balance = Literal["smallest", "mean", "oversample"]
+"""How groups of tiles are made to weigh alike."""
+
 SMALLER = "Pass a smaller block or buffer, or more tiles"
 MADE_BY = {"valid": "describe", "positive": "describe", "cluster": "describe", "split": "split", "fold": "folds"}
 CHUNK = 2048
@@ -281,10 +284,10 @@ def balance(
     tiles: pd.DataFrame,
     *,
     by: Literal["positive", "cluster"] = "positive",
-    to: Literal["smallest", "mean"] = "smallest",
+    how: Balance = "smallest",
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Draw fewer of the commoner tiles, so that groups weigh alike.
+    """Draw fewer of the commoner tiles, or more of the rarer, so that groups weigh alike.
 
     Parameters
     ----------
@@ -293,8 +296,9 @@ def balance(
     by : {"positive", "cluster"}
         Two groups, with and without a landslide pixel, or a group a cluster. Tiles where this is unknown are
         left out.
-    to : {"smallest", "mean"}
-        Groups above the size of the smallest, or above the mean size, are drawn down to it.
+    how : {"smallest", "mean", "oversample"}
+        Groups above the size of the smallest, or above the mean size (rounded down), are drawn down to it; or
+        groups below the size of the largest repeat their tiles up to it, each as often as any other to within one.
     seed : int
 
     Returns
@@ -308,15 +312,21 @@ def balance(
         If the column is missing, or fewer than two groups are there.
     """
     check(tiles, by)
+    if how not in get_args(Balance):
+        raise BadInput(sentence("how", f"be one of {', '.join(get_args(Balance))}", f"how={how!r}"))
     known = tiles[tiles[by].notna()] if by == "positive" else tiles[tiles[by] != schema.UNKNOWN]
     group = (known[by] > 0).to_numpy() if by == "positive" else known[by].to_numpy()
     sizes = np.unique(group, return_counts=True)[1]
     if len(sizes) < 2:
         raise BadInput(sentence("tiles", f"hold two or more groups by {by!r}", f"{len(sizes)}"))
-    most = int(sizes.min()) if to == "smallest" else int(sizes.mean())
     place = np.random.default_rng([seed, 1]).permutation(len(known))
-    drawn = pd.Series(place).groupby(group).rank(method="first").to_numpy() <= most
-    return known[drawn].reset_index(drop=True)
+    rank = pd.Series(place).groupby(group).rank(method="first").to_numpy().astype("int64")
+    if how == "oversample":
+        size = pd.Series(place).groupby(group).transform("size").to_numpy()
+        times, rest = np.divmod(sizes.max(), size)
+        return known.loc[known.index.repeat(times + (rank <= rest))].reset_index(drop=True)
+    most = sizes.min() if how == "smallest" else int(sizes.mean())
+    return known[rank <= most].reset_index(drop=True)
 
 
 def split(

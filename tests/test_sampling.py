@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from lsdask import sampling
@@ -168,12 +168,34 @@ def test_balance_draws_clusters_down_to_the_smallest_or_the_mean(clusters, seed)
         with pytest.raises(BadInput, match="two or more groups"):
             sampling.balance(tiles, by="cluster", seed=seed)
         return
-    for to, most in (("smallest", sizes.min()), ("mean", int(sizes.mean()))):
-        got = sampling.balance(tiles, by="cluster", to=to, seed=seed)
+    for how, most in (("smallest", sizes.min()), ("mean", int(sizes.mean()))):
+        got = sampling.balance(tiles, by="cluster", how=how, seed=seed)
         assert got["cluster"].value_counts().to_dict() == np.minimum(sizes, most).to_dict()
         assert got["y"].is_monotonic_increasing
         assert got["y"].is_unique
-        pd.testing.assert_frame_equal(got, sampling.balance(tiles, by="cluster", to=to, seed=seed))
+        pd.testing.assert_frame_equal(got, sampling.balance(tiles, by="cluster", how=how, seed=seed))
+
+
+@given(st.lists(st.sampled_from([0, 1, 2, 255]), min_size=4, max_size=80), st.integers(0, 9))
+def test_balance_repeats_the_tiles_of_rarer_clusters_evenly(clusters, seed):
+    tiles = sampling.table(np.arange(len(clusters)), np.zeros(len(clusters)), 8)
+    tiles["cluster"] = np.array(clusters, dtype="uint8")
+    known = tiles[tiles["cluster"] != 255]
+    sizes = known["cluster"].value_counts()
+    assume(len(sizes) > 1)
+    got = sampling.balance(tiles, by="cluster", how="oversample", seed=seed)
+    assert got["cluster"].value_counts().to_dict() == dict.fromkeys(sizes.index, sizes.max())
+    times = got["y"].value_counts()
+    assert set(times.index) == set(known["y"])
+    for _, of_cluster in known.groupby("cluster"):
+        often = times[of_cluster["y"]]
+        assert often.max() - often.min() <= 1
+    assert got["y"].is_monotonic_increasing
+
+
+def test_balance_knows_three_ways():
+    with pytest.raises(BadInput, match="how must be one of smallest, mean, oversample"):
+        sampling.balance(sampling.table([0], [0], 8).assign(positive=0.0), how="largest")
 
 
 def test_balance_by_positive_leaves_as_many_without_as_with():
