@@ -93,8 +93,8 @@ def stage_refine(folder: Path) -> dict[str, float]:
 
     mosaic, centers = ls.store.open(folder / "mosaic.zarr"), ls.kmeans.open(folder / "centers.json")
     blocks = [centers.values[i, :k] for i, k in enumerate(KS)]
-    ls.kmeans._fold_totals(mosaic[:, :64, :64], blocks, centers["scale"].values)
-    return timed(lambda: ls.kmeans._fold_totals(mosaic, blocks, centers["scale"].values))
+    ls.kmeans.lloyd.fold_totals(mosaic[:, :64, :64], blocks, centers["scale"].values)
+    return timed(lambda: ls.kmeans.lloyd.fold_totals(mosaic, blocks, centers["scale"].values))
 
 
 def stage_write(folder: Path) -> dict[str, float]:

@@ -126,7 +126,7 @@ def test_sample_reads_once_and_twice_only_in_a_nearly_void_mosaic(monkeypatch):
     assert rows.numblocks == (1, 1)
     expected = rows.compute()
     reads.clear()
-    monkeypatch.setattr(kmeans, "_EXPECTED_VOID", 0.1)
+    monkeypatch.setattr(kmeans.drawing, "_EXPECTED_VOID", 0.1)
     np.testing.assert_array_equal(kmeans.sample(mosaic.copy(data=data), 500, 0), expected)
     assert len(reads) == 40
 
@@ -289,9 +289,9 @@ def test_clusters_are_ordered_from_dark_to_bright():
 def test_a_cluster_without_pixels_moves_far_away_and_not_to_the_origin():
     values = np.full((2, 20, 20), 500, dtype="uint16")
     values[:, 0, 0], values[:, 0, 1], values[:, 0, 2] = 1000, 520, 900
-    sampled = kmeans._Sampled(values.reshape(2, -1), np.ones(2))
+    sampled = kmeans.lloyd.Sampled(values.reshape(2, -1), np.ones(2))
     start = [np.array([[500.0, 500], [10_000, 10_000], [20_000, 20_000]])]
-    moved = kmeans._move(sampled.totals(start), start, sampled)[0]
+    moved = kmeans.lloyd.move(sampled.totals(start), start, sampled)[0]
     assert moved[1:].tolist() == [[1000, 1000], [900, 900]]
     centers = kmeans.fit(wrap(values), 4).values[0]
     assert centers.tolist() == [[500, 500], [520, 520], [900, 900], [1000, 1000]]

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import shapely
+import xarray as xr
 from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,7 +26,7 @@ from scipy import ndimage
 
 from lsdask import evaluate, report, schema, store
 from lsdask.errors import BadInput, NotFound, Unreadable
-from lsdask.report import figures, maps, overviews, page
+from lsdask.report import charts, figures, maps, overviews, page
 
 SHAPE = (150, 230)
 HELD_OUT = slice(160, 224)
@@ -433,7 +434,7 @@ def test_curves_mark_the_threshold_in_use():
     table = pd.DataFrame({"threshold": [0.0, 0.5, 1.0], "tp": [4, 3, 0], "fp": [6, 1, 0]})
     table["fn"], table["tn"] = 4 - table["tp"], 6 - table["fp"]
     table["precision"], table["recall"] = [0.4, 0.75, 0.0], [1.0, 0.75, 0.0]
-    left, right = figures.figure_curves(table, threshold=0.49).axes
+    left, right = charts.figure_curves(table, threshold=0.49).axes
     assert left.lines[1].get_xydata().tolist() == [[0.75, 0.75]]
     assert right.lines[1].get_xydata().tolist() == [[pytest.approx(1 / 6), 0.75]]
     assert left.get_title() == f"AP {evaluate.average_precision(table):.3f}"
@@ -477,11 +478,9 @@ def test_histories_of_several_shapes(record, expected):
 
 def test_a_training_marks_its_best_epoch():
     losses = pd.DataFrame({"epoch": [1, 2, 3], "train": [3.0, 2.0, 1.0], "valid": [3.0, 1.0, 2.0]})
-    labels = figures.figure_history(losses).axes[0].get_legend_handles_labels()[1]
+    labels = charts.figure_history(losses).axes[0].get_legend_handles_labels()[1]
     assert labels == ["train", "valid", "best, epoch 2"]
-    assert (
-        "best, epoch 3" in figures.figure_history(losses.drop(columns="valid")).axes[0].get_legend_handles_labels()[1]
-    )
+    assert "best, epoch 3" in charts.figure_history(losses.drop(columns="valid")).axes[0].get_legend_handles_labels()[1]
 
 
 def test_what_is_missing_or_broken_is_named(folder, tmp_path):
@@ -508,3 +507,28 @@ def test_numbers_are_said_as_a_person_would():
     assert [page.seconds_text(s) for s in (3.21, 59.97, 75, 7300)] == ["3.2 s", "1 min 0 s", "1 min 15 s", "2 h 1 min"]
     assert [page.share_text(s) for s in (0.8449, 0.9972, 0.99999, 1.0)] == ["84%", "99.7%", "> 99.9%", "100%"]
     assert [page.share_text(s) for s in (0.0, 1e-5, 0.002, 0.01)] == ["0%", "< 0.1%", "0.2%", "1%"]
+
+
+# --- choosing k -------------------------------------------------------------------------------------------------------
+
+
+def test_figure_k_marks_the_best_by_each_measure():
+    table = pd.DataFrame(
+        {"distance2": [9.0, 5, 3], "silhouette": [np.nan, 0.6, 0.5], "davies_bouldin": [np.nan, 0.9, 0.7]},
+        index=pd.Index([1, 2, 3], name="k"),
+    )
+    bend, silhouette, davies = charts.figure_k(table).axes
+    assert bend.get_lines()[0].get_xydata().tolist() == [[1, 9], [2, 5], [3, 3]]
+    assert silhouette.get_title() == "silhouette, best: 2"
+    assert davies.get_title() == "Davies-Bouldin, best: 3"
+    assert davies.get_lines()[1].get_xydata().tolist() == [[3, 0.7]]
+
+
+def test_figure_spectra_draws_the_clusters_of_one_k():
+    coords = {"k": [2, 3], "band": ["red", "nir"], "size": (("k", "cluster"), [[3, 1, 0], [1, 1, 2]])}
+    values = [[[1, 2], [3, 4], [np.nan, np.nan]], [[5, 6], [7, 8], [9, 10]]]
+    centers = xr.DataArray(values, dims=("k", "cluster", "band"), coords=coords)
+    lines = charts.figure_spectra(centers, k=2, wavelengths=[660, 830]).axes[0].get_lines()
+    assert [line.get_xydata().tolist() for line in lines] == [[[660, 1], [830, 2]], [[660, 3], [830, 4]]]
+    assert [line.get_label() for line in lines] == ["0  (75%)", "1  (25%)"]
+    assert len(charts.figure_spectra(centers).axes[0].get_lines()) == 3

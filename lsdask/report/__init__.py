@@ -3,17 +3,15 @@
 ``write(folder)`` makes the page of a finished run; the ``figure_*`` functions give its figures one by one.
 """
 
+from lsdask.report.charts import figure_curves, figure_history, figure_k, figure_spectra, figure_thresholds
 from lsdask.report.figures import (
     figure,
     figure_agreement,
     figure_clusters,
-    figure_curves,
     figure_detail,
-    figure_history,
     figure_scene,
     figure_scores,
     figure_splits,
-    figure_thresholds,
 )
 from lsdask.report.maps import Window
 from lsdask.report.overviews import coverage, overview
@@ -29,8 +27,10 @@ __all__ = [
     "figure_curves",
     "figure_detail",
     "figure_history",
+    "figure_k",
     "figure_scene",
     "figure_scores",
+    "figure_spectra",
     "figure_splits",
     "figure_thresholds",
     "load",

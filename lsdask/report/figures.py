@@ -1,4 +1,4 @@
-"""Figures that a paper could use: each function gives a matplotlib Figure, to save in any format."""
+"""Maps that a paper could use: each function gives a matplotlib Figure, to save in any format."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,12 +14,11 @@ from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.colors import Colormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import MaxNLocator
 
 from lsdask import evaluate, inventory, schema
 from lsdask.report.maps import (
     INK,
-    MUTED,
+    QUALITATIVE,
     WIDTH,
     Window,
     backdrop,
@@ -45,12 +44,6 @@ SPLITS = {"train": "#4477aa", "valid": "#ccbb44", "test": "#ee6677", "none": "#b
 """Three of Paul Tol's bright qualitative colours, and grey."""
 
 USES = {"train": "trained on", "valid": "chose the best epoch", "test": "held out", "none": "not used"}
-
-QUALITATIVE = (
-    "#4477aa", "#ccbb44", "#228833", "#ee6677", "#66ccee", "#aa3377",
-    "#bbbbbb", "#222255", "#ee8866", "#44bb99", "#882255", "#ffaabb",
-)  # fmt: skip
-"""Paul Tol's qualitative colours, for up to 12 clusters; more begin again."""
 
 
 def figure(image: xr.DataArray) -> Figure:
@@ -318,86 +311,6 @@ def _edge(axes: Axes, where: np.ndarray, window: Window, step: int, colour: str)
     axes.add_collection(LineCollection(list(lines), colors=colour, linewidths=1.1, capstyle="round", rasterized=True))
 
 
-def figure_history(history: pd.DataFrame) -> Figure:
-    """Show the losses of a training, epoch by epoch, and mark the best.
-
-    Parameters
-    ----------
-    history : DataFrame, one row an epoch
-        Columns epoch, train and valid (NaN or absent where there was no validation).
-
-    Returns
-    -------
-    Figure
-    """
-    figure, axes = _chart("epoch", "loss")
-    for name, colour in (("train", SPLITS["train"]), ("valid", SPLITS["test"])):
-        if name in history and history[name].notna().any():
-            axes.plot(history["epoch"], history[name], color=colour, lw=1.8, marker="o", ms=3, label=name)
-    judged = history["valid"] if "valid" in history and history["valid"].notna().any() else history["train"]
-    best = int(history["epoch"].iloc[int(judged.argmin())])
-    axes.axvline(best, color=MUTED, lw=0.8, ls=(0, (4, 3)), label=f"best, epoch {best}")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_ylim(bottom=0)
-    _key(axes)
-    return figure
-
-
-def figure_thresholds(sweep: pd.DataFrame, *, threshold: float = 0.5) -> Figure:
-    """Show precision, recall and F1 at every threshold.
-
-    Parameters
-    ----------
-    sweep : DataFrame
-        From ``evaluate.sweep``.
-    threshold : float
-        The one in use, marked.
-
-    Returns
-    -------
-    Figure
-    """
-    figure, axes = _chart("threshold", "score")
-    some = sweep[sweep["tp"] + sweep["fp"] > 0]
-    for name, colour in (("precision", "#4477aa"), ("recall", "#ee6677"), ("f1", "#228833")):
-        axes.plot(some["threshold"], some[name], color=colour, lw=1.8, label=name.replace("f1", "F1"))
-    axes.axvline(threshold, color=MUTED, lw=0.8, ls=(0, (4, 3)), label=f"in use, {threshold:g}")
-    axes.set(xlim=(0, 1), ylim=(0, 1.02))
-    _key(axes)
-    return figure
-
-
-def figure_curves(sweep: pd.DataFrame, *, threshold: float = 0.5) -> Figure:
-    """Show the precision-recall and the ROC curve, with the areas under them.
-
-    Parameters
-    ----------
-    sweep : DataFrame
-        From ``evaluate.sweep``; of uint8 scores ``thresholds=251`` draws every step.
-    threshold : float
-        The one in use, marked.
-
-    Returns
-    -------
-    Figure
-    """
-    figure = Figure(figsize=(WIDTH, WIDTH * 0.58), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    used = int((sweep["threshold"] - threshold).abs().to_numpy().argmin())
-    some = sweep[sweep["tp"] + sweep["fp"] > 0]
-    false = sweep["fp"] / (sweep["fp"] + sweep["tn"]).clip(lower=1)
-    left.plot(some["recall"], some["precision"], color=SPLITS["train"], lw=1.8)
-    right.plot([1.0, *false, 0.0], [1.0, *sweep["recall"], 0.0], color=SPLITS["train"], lw=1.8)
-    for axes, x, y in ((left, sweep["recall"], sweep["precision"]), (right, false, sweep["recall"])):
-        axes.plot(x.iloc[used], y.iloc[used], "o", color=SPLITS["test"], ms=5, label=f"in use, {threshold:g}")
-    style_chart(left, "recall", "precision", title=f"AP {evaluate.average_precision(sweep):.3f}")
-    style_chart(right, "false positive rate", "recall", title=f"AUC {evaluate.roc_auc(sweep):.3f}")
-    for axes in (left, right):
-        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect=1)
-        axes.legend(frameon=False, fontsize=9, labelcolor=INK, loc="lower right" if axes is right else "lower left")
-    return figure
-
-
 def figure_splits(tiles: pd.DataFrame, scene: xr.DataArray, *, ready: np.ndarray | None = None) -> Figure:
     """Show which tiles trained, validated and tested.
 
@@ -429,35 +342,3 @@ def figure_splits(tiles: pd.DataFrame, scene: xr.DataArray, *, ready: np.ndarray
         present[f"{USES[name]}  ({len(part):,})"] = colour
     legend(figure, present, columns=2 if len(present) > 3 else 3)
     return figure
-
-
-def _chart(x: str, y: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(WIDTH, WIDTH * 0.58), layout="constrained")
-    axes = figure.subplots()
-    style_chart(axes, x, y)
-    return figure, axes
-
-
-def style_chart(axes: Axes, x: str, y: str, *, title: str = "") -> None:
-    """Give a chart its labels and the house's quiet look."""
-    axes.set_title(title, color=INK, size=10)
-    axes.set_xlabel(x, color=INK, size=10)
-    axes.set_ylabel(y, color=INK, size=10)
-    axes.tick_params(color=MUTED, labelcolor=INK, labelsize=9)
-    axes.grid(color=MUTED, alpha=0.25, lw=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(MUTED)
-    axes.patch.set_alpha(0)
-
-
-def _key(axes: Axes) -> None:
-    axes.legend(
-        frameon=False,
-        fontsize=9,
-        labelcolor=INK,
-        loc="lower center",
-        bbox_to_anchor=(0.5, 1.0),
-        ncols=4,
-        handlelength=1.6,
-        columnspacing=1.4,
-    )

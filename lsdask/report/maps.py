@@ -31,6 +31,12 @@ INK = "#1c2733"
 MUTED = "#8a94a0"
 """Colour of frames and marks, which reads on light and dark."""
 
+QUALITATIVE = (
+    "#4477aa", "#ccbb44", "#228833", "#ee6677", "#66ccee", "#aa3377",
+    "#bbbbbb", "#222255", "#ee8866", "#44bb99", "#882255", "#ffaabb",
+)  # fmt: skip
+"""Paul Tol's qualitative colours, for up to 12 clusters; more begin again."""
+
 RGB = (("red", "green", "blue"), ("r", "g", "b"), ("b04", "b03", "b02"), ("b4", "b3", "b2"))
 """Band names of a colour composite, lower case, in order of preference."""
 

@@ -27,7 +27,7 @@ from scipy import ndimage
 
 from lsdask import evaluate, inventory, schema, store
 from lsdask.errors import BadInput, NotFound, Unreadable, sentence
-from lsdask.report import figures
+from lsdask.report import charts, figures
 from lsdask.report.maps import INK, WIDTH, Window, bounds, composite_bands, picture, pixel_m, plural, whole
 from lsdask.report.overviews import step_of
 
@@ -507,12 +507,12 @@ def _training_cards(run: Run) -> str:
     where = "held-out tiles" if run.held_out is not None else "whole scene"
     note = f"On the {where}. F1 is greatest, {best['f1']:.3f}, at {best['threshold']:.3g}."
     cards = [
-        card("Scores by threshold", figures.figure_thresholds(run.sweep, threshold=run.threshold), note),
-        card("Curves", figures.figure_curves(run.sweep, threshold=run.threshold), f"On the {where}, all thresholds."),
+        card("Scores by threshold", charts.figure_thresholds(run.sweep, threshold=run.threshold), note),
+        card("Curves", charts.figure_curves(run.sweep, threshold=run.threshold), f"On the {where}, all thresholds."),
     ]
     if losses is not None:
         told = f"Loss on the tiles trained on and on those kept to judge it, over {plural(len(losses), 'epoch')}."
-        cards.insert(0, card("Training", figures.figure_history(losses), told))
+        cards.insert(0, card("Training", charts.figure_history(losses), told))
     return "".join(cards)
 
 
