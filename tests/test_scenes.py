@@ -17,7 +17,7 @@ from rasterio.warp import Resampling, reproject
 
 from lsdask import scenes, schema
 from lsdask.errors import BadInput, NotFound, Unreadable
-from lsdask.scenes import files
+from lsdask.scenes import headers
 
 ORIGIN = Affine(10.0, 0.0, 400_000.0, 0.0, -10.0, 7_400_000.0)
 CRS = "EPSG:32723"
@@ -78,12 +78,12 @@ def opened(monkeypatch):
     """Count how often pixels of each file are opened."""
     count = Counter()
 
-    class Counted(files._Pixels):
+    class Counted(headers.Pixels):
         def __init__(self, path, *args, **kwargs):
             count[Path(path).name] += 1
             super().__init__(path, *args, **kwargs)
 
-    monkeypatch.setattr(files, "_Pixels", Counted)
+    monkeypatch.setattr(headers, "Pixels", Counted)
     return count
 
 
