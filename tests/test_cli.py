@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 import lsdask as ls
 from lsdask import cli
 from lsdask.cli.about import draw_coverage
+from lsdask.cli.app import STEPS
 
 runner = CliRunner()
 
@@ -44,8 +45,15 @@ def test_the_steps(folder: Path) -> None:
     assert "1 of 1 tiles" in out
     assert (ls.store.open(folder / "mosaic.zarr").values == ls.store.open(folder / "whole.zarr").values).all()
 
-    lsdask("cluster", folder / "mosaic.zarr", folder / "clusters.zarr", "--k", "2,3", "--samples", 5000)
+    out = lsdask("cluster", folder / "mosaic.zarr", folder / "clusters.zarr", "--k", "2,3", "--samples", 5000,
+                 "--centers", folder / "centers.json", "--plots", folder / "plots")  # fmt: skip
+    assert "davies_bouldin" in out
     assert list(ls.store.open(folder / "clusters.zarr").k.values) == [2, 3]
+    assert {path.name for path in (folder / "plots").iterdir()} == {
+        "k.png", "map-2.png", "map-3.png", "spectra-2.png", "spectra-3.png",
+    }  # fmt: skip
+    again = lsdask("cluster", folder / "mosaic.zarr", folder / "clusters.zarr", "--centers", folder / "centers.json")
+    assert "0 of 1 tiles" in again
 
     out = lsdask(
         "tiles",
@@ -57,14 +65,24 @@ def test_the_steps(folder: Path) -> None:
         64,
         "--block",
         64,
+        "--clusters",
+        folder / "clusters.zarr",
     )
+    assert set(pd.read_parquet(folder / "tiles.parquet").cluster) <= {0, 1, 2}
     assert set(pd.read_parquet(folder / "tiles.parquet").split) >= {"train", "test"}
     assert "train" in out
 
     lsdask(
-        "train", folder / "mosaic.zarr", folder / "tiles.parquet", folder / "slides.gpkg", folder / "model",
-        "--epochs", 1, "--batch", 4,
+        "pretrain", folder / "mosaic.zarr", folder / "tiles.parquet", folder / "clusters.zarr", folder / "encoder",
+        "--encoder", "resnet18", "--epochs", 1, "--batch", 4,
     )  # fmt: skip
+    lsdask(
+        "train", folder / "mosaic.zarr", folder / "tiles.parquet", folder / "slides.gpkg", folder / "model",
+        "--epochs", 1, "--batch", 4, "--weights", folder / "encoder", "--freeze",
+    )  # fmt: skip
+    encoder, whole = (ls.models.load(folder / name).encoder.state_dict() for name in ("encoder", "model"))
+    frozen = [name for name in encoder if "running" not in name and "num_batches" not in name]
+    assert all((encoder[name] == whole[name]).all() for name in frozen)
     out = lsdask("predict", folder / "mosaic.zarr", folder / "model", folder / "scores.zarr", "--tile", 128)
     assert "6 of 6 tiles" in out
     out = lsdask("predict", folder / "mosaic.zarr", folder / "model", folder / "scores.zarr", "--tile", 128)
@@ -92,11 +110,13 @@ def test_the_coverage_map() -> None:
 
 
 def test_help_explains() -> None:
-    for name in ("mosaic", "cluster", "tiles", "train", "predict", "evaluate", "polygons", "info", "demo"):
+    for name in ("mosaic", "cluster", "tiles", "pretrain", "train", "predict", "evaluate", "polygons", "info", "demo"):
         out = lsdask(name, "--help")
         assert "Usage" in out
         assert len(out) > 300
     assert ls.__version__ in lsdask("--version")
+    places = [lsdask("--help").index(f"│ {name} ") for name in STEPS]
+    assert places == sorted(places)
 
 
 @pytest.mark.parametrize(
@@ -105,6 +125,7 @@ def test_help_explains() -> None:
         (["info", "nowhere.zarr"], "path must name a Zarr group. Got path=nowhere.zarr, where there is none."),
         (["mosaic", "nothing/*.tif", "--out", "m.zarr"], "paths must"),
         (["cluster", "{whole}", "c.zarr", "--k", "two"], "k must be whole numbers with commas between. Got k=two."),
+        (["tiles", "{whole}", "t.parquet", "--clusters", "{whole}"], "clusters must be a store that `lsdask cluster`"),
         (["tiles", "{whole}", "t.parquet", "--fractions", "1,2"], "fractions must be 3 numbers with commas between."),
         (["predict", "{whole}", "no-model", "s.zarr"], "must be a model folder"),
         (["evaluate", "{whole}", "no.gpkg"], "mask must name a file."),

@@ -4,11 +4,11 @@ import sys
 
 from rich.console import Console
 
-from lsdask.cli import about, mosaic, steps
+from lsdask.cli import about, clusters, mosaic, steps
 from lsdask.cli.app import app
 from lsdask.errors import LsdaskError
 
-__all__ = ["about", "app", "main", "mosaic", "steps"]
+__all__ = ["about", "app", "clusters", "main", "mosaic", "steps"]
 
 
 def main() -> None:

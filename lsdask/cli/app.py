@@ -1,6 +1,6 @@
 """The application: what every command shares."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,17 +8,30 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from typer.core import TyperGroup
 
 from lsdask.errors import BadInput, NotFound, sentence
 
 if TYPE_CHECKING:
+    import pandas as pd
     from distributed import Client
+
+STEPS = ("demo", "mosaic", "cluster", "tiles", "pretrain", "train", "predict", "evaluate", "polygons", "info")
+
+
+class InOrder(TyperGroup):
+    """The commands in the order of the work, not of the modules that hold them."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(super().list_commands(ctx), key=STEPS.index)
+
 
 app = typer.Typer(
     name="lsdask",
+    cls=InOrder,
     help="Landslide maps from satellite scenes over whole mountain ranges.\n\n"
     "A map is made in steps, each of which reads and writes stores that xarray opens: "
-    "mosaic, cluster, tiles, train, predict, evaluate, polygons. `lsdask demo` runs them all.",
+    "mosaic, cluster, tiles, pretrain, train, predict, evaluate, polygons. `lsdask demo` runs them all.",
     no_args_is_help=True,
     add_completion=True,
     rich_markup_mode="markdown",
@@ -42,6 +55,14 @@ def show(title: str, rows: Any) -> None:
     for name, value in rows:
         table.add_row(str(name), str(value))
     console.print(table)
+
+
+def table_of(frame: "pd.DataFrame", formats: Mapping[str, str]) -> Table:
+    """Make a table of a frame; numbers have four digits where ``formats`` does not say otherwise."""
+    table = Table(*(str(column) for column in frame))
+    for row in frame.itertuples(index=False):
+        table.add_row(*(formats.get(str(name), "{:.4g}").format(value) for name, value in zip(frame, row)))
+    return table
 
 
 # Running

@@ -1,13 +1,14 @@
 """The commands between a mosaic and an inventory."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.table import Table
 
 import lsdask as ls
-from lsdask.cli.app import Out, Scheduler, Store, Workers, app, client_of, console, finish, floats, numbers, there
+from lsdask.cli.app import Out, Scheduler, Store, Workers, app, client_of, console, finish, floats, there
+from lsdask.cli.inputs import labels_of, mask_of, streams_of
 
 
 @app.command()
@@ -29,23 +30,6 @@ def demo(
 
 
 @app.command()
-def cluster(
-    mosaic: Store,
-    out: Out,
-    k: Annotated[str, typer.Option(help="Numbers of clusters, comma between.")] = "2,4,6,8,10,12",
-    samples: Annotated[int, typer.Option(help="Pixels to fit on.", min=1)] = 1_000_000,
-    seed: Annotated[int, typer.Option(help="Of the sample and the starts.")] = 0,
-    workers: Workers = 0,
-    scheduler: Scheduler = None,
-) -> None:
-    """Cluster the pixels of a mosaic by k-means, all k in one reading, and write the labels."""
-    image = ls.store.open(mosaic)
-    centers = ls.kmeans.fit(image, numbers("k", k), n_samples=samples, seed=seed)
-    with client_of(workers, scheduler) as client:
-        finish(ls.kmeans.write(image, centers, out, client=client))
-
-
-@app.command()
 def tiles(
     mosaic: Store,
     out: Annotated[Path, typer.Argument(help="The table to write, a .parquet file.", show_default=False)],
@@ -56,15 +40,24 @@ def tiles(
     test: Annotated[str | None, typer.Option(help="Side of the image held out: east, west, north or south.")] = "east",
     fractions: Annotated[str, typer.Option(help="Shares of train, valid and test.")] = "0.6,0.15,0.25",
     block: Annotated[int | None, typer.Option(help="Side of the squares dealt to a split, in pixels.", min=1)] = None,
-    seed: Annotated[int, typer.Option(help="Of the split.")] = 0,
+    clusters: Annotated[Path | None, typer.Option(help="Store of cluster labels: count them too.")] = None,
+    k: Annotated[int | None, typer.Option(help="Which k of the clusters; default its last.")] = None,
+    balance: Annotated[Literal["positive", "cluster"] | None, typer.Option(help="Make groups weigh alike.")] = None,
+    how: Annotated[
+        Literal["smallest", "mean", "oversample"], typer.Option(help="Draw down to these, or repeat up.")
+    ] = "smallest",
+    seed: Annotated[int, typer.Option(help="Of the split and the balance.")] = 0,
 ) -> None:
     """Cut a mosaic into tiles, count what is in each, and split them into train, valid and test."""
     image = ls.store.open(mosaic)
-    truth = None if mask is None else _mask(mask, image)
+    truth = None if mask is None else mask_of(mask, image)
+    labels = None if clusters is None else labels_of(str(clusters), k)
     table = ls.sampling.describe(
-        ls.sampling.grid(image, size, overlap=overlap), mask=truth, valid=ls.schema.valid(image)
+        ls.sampling.grid(image, size, overlap=overlap), mask=truth, valid=ls.schema.valid(image), labels=labels
     )
     table = ls.sampling.select(table, min_valid=min_valid)
+    if balance is not None:
+        table = ls.sampling.balance(table, by=balance, how=how, seed=seed)
     train, valid, held_out = floats("fractions", fractions, 3)
     table = ls.sampling.split(table, fractions=(train, valid, held_out), block=block, test=test, seed=seed)
     table.to_parquet(out, index=False)
@@ -83,22 +76,25 @@ def train(
     batch: Annotated[int, typer.Option(help="Tiles a step.", min=1)] = 16,
     loss: Annotated[str, typer.Option(help="bce_dice, focal_tversky ...")] = "bce_dice",
     lr: Annotated[float, typer.Option(help="Learning rate.", min=0)] = 1e-3,
+    weights: Annotated[
+        str | None, typer.Option(help="First weights of the encoder: a folder of `lsdask pretrain`, or a name.")
+    ] = None,
+    freeze: Annotated[bool, typer.Option(help="Leave the encoder as it begins.")] = False,
     seed: Annotated[int, typer.Option(help="Of weights, order and augmentation.")] = 0,
 ) -> None:
     """Train a network on the train tiles, keep the epoch that is best on the valid tiles."""
-    import pandas as pd
-
     image = ls.store.open(mosaic)
-    table, truth = pd.read_parquet(there(tiles, "tiles")), _mask(mask, image)
-    train, valid = (
-        ls.streaming.TileStream(
-            image, table[table.split == split], mask=truth, batch_size=batch, shuffle=split == "train", seed=seed
-        )
-        for split in ("train", "valid")
-    )
+    train, valid = streams_of(image, mask_of(mask, image), tiles, batch, seed)
     stats = ls.statistics.bands(image)
     model = ls.models.build(
-        network, bands=ls.schema.bands(image), encoder=encoder, mean=stats["mean"].values, std=stats["std"].values
+        network,
+        bands=ls.schema.bands(image),
+        encoder=encoder,
+        weights=weights,
+        freeze_encoder=freeze,
+        mean=stats["mean"].values,
+        std=stats["std"].values,
+        seed=seed,
     )
     result = ls.training.fit(model, train, valid, epochs=epochs, folder=out, loss=loss, lr=lr, seed=seed)
     console.print(f"Wrote {result.folder}", highlight=False)
@@ -138,7 +134,7 @@ def evaluate(
     if tiles is not None:
         table = pd.read_parquet(there(tiles, "tiles"))
         inside = ls.evaluate.within(table[table.split == "test"], image)
-    counts = ls.evaluate.count(image, _mask(mask, image), threshold=threshold, valid=inside)
+    counts = ls.evaluate.count(image, mask_of(mask, image), threshold=threshold, valid=inside)
     scored = ls.evaluate.score(counts)
     shown = Table("score", "value")
     for name, value in scored.items():
@@ -169,10 +165,3 @@ def _show_splits(table: Any) -> None:
         positive = f"{(part.positive > 0).sum():,}" if "positive" in part else "-"
         shown.add_row(str(split), f"{len(part):,}", positive)
     console.print(shown)
-
-
-def _mask(path: Path, like: Any) -> Any:
-    """Open a mask store, or burn polygons on the grid of an image."""
-    if path.suffix.lower() in (".geojson", ".json", ".gpkg", ".parquet", ".shp", ".fgb"):
-        return ls.inventory.rasterize(there(path, "mask"), like)
-    return ls.store.open(path)
