@@ -1,39 +1,52 @@
 """Composites against a loop over pixels."""
 
+import warnings
+
 import dask
 import dask.array as da
 import numpy as np
 import pytest
-from cubes import VOID, cube_of, open_tiles, random_cube
+from cubes import VOID, cube_of, random_cube
 from dask._task_spec import Alias
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lsdask import mosaic, schema
 from lsdask.errors import BadInput
+from lsdask.mosaic import reducing
+from lsdask.mosaic.reducing import median_block
 
 
-def by_pixel(values, shown, method, nodata):
-    """Composite pixel by pixel, as one would by hand."""
+def by_pixel(values, shown, method, nodata, score=None):
+    """Composite pixel by pixel, as one would by hand: image, looks and scene."""
     image = np.full(values.shape[1:], nodata, values.dtype)
+    looks, scene = np.zeros(image.shape[1:], "uint16"), np.full(image.shape[1:], -1, "int16")
     for y, x in np.ndindex(values.shape[2:]):
-        column = values[:, :, y, x]
-        known = ~np.isnan(column) if np.isnan(nodata) else column != nodata
-        dates = column[known.all(axis=1) & shown[:, y, x]].astype("float64")
-        if len(dates):
+        column = values[:, :, y, x].astype("float64")
+        known = (~np.isnan(column) if np.isnan(nodata) else column != nodata).all(axis=1) & shown[:, y, x]
+        if score is not None:
+            known &= score[:, y, x] > 0 if method == "mean" else ~np.isnan(score[:, y, x])
+        looks[y, x] = known.sum()
+        if not known.any():
+            continue
+        dates, numbers = column[known], np.flatnonzero(known)
+        weights = np.ones(len(dates)) if score is None else score[known, y, x]
+        apart = np.sqrt(((dates[:, None] - dates[None]) ** 2).sum(axis=2)).sum(axis=1)
+        picks = {"first": 0, "last": -1, "medoid": np.argmin(apart), "best": np.argmax(weights)}
+        if method in picks:
+            reduced, scene[y, x] = dates[picks[method]], numbers[picks[method]]
+        else:
             reduced = {
-                "first": lambda d: d[0],
-                "last": lambda d: d[-1],
-                "mean": lambda d: d.mean(axis=0),
+                "mean": lambda d, w=weights: (d * w[:, None]).sum(axis=0) / w.sum(),
                 "median": lambda d: np.median(d, axis=0),
                 "max": lambda d: d.max(axis=0),
                 "min": lambda d: d.min(axis=0),
             }[method](dates)
-            image[:, y, x] = reduced if values.dtype.kind == "f" else np.rint(reduced)
-    return image
+        image[:, y, x] = reduced if values.dtype.kind == "f" else np.rint(reduced)
+    return image, looks, scene
 
 
-@pytest.mark.parametrize("method", mosaic.METHODS)
+@pytest.mark.parametrize("method", [*mosaic.METHODS, "weighted"])
 @given(
     dtype=st.sampled_from(list(VOID)),
     shape=st.tuples(st.integers(1, 5), st.integers(1, 3), st.integers(2, 6), st.integers(2, 6)),
@@ -44,20 +57,119 @@ def by_pixel(values, shown, method, nodata):
 def test_composite_equals_a_loop_over_pixels(dtype, method, shape, chunks, masked, seed):
     values = random_cube(seed, shape, dtype)
     cube = cube_of(values, nodata=VOID[dtype], chunks=tuple(np.minimum(chunks, shape)))
-    shown = np.random.default_rng(seed + 1).random((shape[0], *shape[2:])) < 0.7
-    mask, hidden = None, np.ones_like(shown)
+    rng = np.random.default_rng(seed + 1)
+    shown = rng.random((shape[0], *shape[2:])) < 0.7
+    plane = cube[:, 0].drop_vars("band")
+    mask, hidden, score, by = None, np.ones_like(shown), None, None
     if masked is not None:
-        mask = cube[:, 0].copy(data=da.from_array(shown, chunks=2)).drop_vars("band")
+        mask = plane.copy(data=da.from_array(shown, chunks=2))
         mask = mask if masked == "tyx" else mask[0]
         hidden = shown if masked == "tyx" else np.broadcast_to(shown[0], shown.shape)
-    result = mosaic.composite(cube, method=method, mask=mask)
-    expected = by_pixel(values, hidden, method, VOID[dtype])
-    got = result.compute(scheduler="synchronous")
-    assert isinstance(result.data, da.Array)
-    assert (got.dtype, got.dims) == (values.dtype, schema.MOSAIC)
-    np.testing.assert_allclose(got.values, expected, rtol=1e-6)
-    eager = mosaic.composite(cube.compute(scheduler="synchronous"), method=method, mask=mask)
-    np.testing.assert_array_equal(eager.values, got.values)
+    if method in ("best", "weighted"):
+        score = rng.integers(0, 4, shown.shape) / 2  # few values, so that there are ties
+        score[rng.random(shown.shape) < 0.1] = np.nan
+        by = plane.copy(data=da.from_array(score, chunks=3))
+    method = "mean" if method == "weighted" else method
+    parts = mosaic.composite_parts(cube, method=method, mask=mask, by=by)
+    expected = by_pixel(values, hidden, method, VOID[dtype], score)
+    image, looks, scene = dask.compute(*parts, scheduler="synchronous")
+    assert isinstance(parts.image.data, da.Array)
+    assert (image.dtype, image.dims) == (values.dtype, schema.MOSAIC)
+    np.testing.assert_allclose(image.values, expected[0], rtol=1e-6)
+    np.testing.assert_array_equal(looks.values, expected[1])
+    eager = mosaic.composite_parts(cube.compute(scheduler="synchronous"), method=method, mask=mask, by=by)
+    np.testing.assert_array_equal(eager.image.values, image.values)
+    np.testing.assert_array_equal(eager.looks.values, looks.values)
+    assert (scene is None) == (method in ("mean", "median", "max", "min"))
+    if scene is not None:
+        np.testing.assert_array_equal(scene.values, expected[2])
+        np.testing.assert_array_equal(eager.scene.values, expected[2])
+
+
+def test_medians_and_means_of_integers_round_halves_to_even():
+    values = np.array([[1, 2], [2, 3], [1, 2], [4, 5]], "uint8").reshape(4, 1, 1, 2).repeat(2, 2)
+    cube = cube_of(values[:2], nodata=0)
+    np.testing.assert_array_equal(mosaic.composite(cube, method="median").values[0, 0], [2, 2])
+    np.testing.assert_array_equal(mosaic.composite(cube, method="mean").values[0, 0], [2, 2])
+    np.testing.assert_array_equal(mosaic.composite(cube_of(values, nodata=0), method="median").values[0, 0], [2, 2])
+
+
+@given(
+    shape=st.tuples(st.integers(1, 40), st.integers(1, 60)),
+    infinite=st.booleans(),
+    ties=st.booleans(),
+    seed=st.integers(0, 999),
+)
+def test_median_block_is_the_median(shape, infinite, ties, seed):
+    rng = np.random.default_rng(seed)
+    series = rng.integers(0, 3, shape).astype("float64") if ties else rng.normal(size=shape)
+    series[rng.random(shape) < rng.choice([0, 0.3, 0.95])] = np.nan
+    if infinite:
+        series[rng.random(shape) < 0.2] = np.inf
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        expected = np.nanmedian(series, axis=1)
+    np.testing.assert_array_equal(median_block(series), expected)
+
+
+@given(dates=st.integers(1, 9), chunk=st.integers(1, 9), strip=st.sampled_from([1, 40, 2**19]))
+@pytest.mark.parametrize("method", ["median", "medoid"])
+def test_strips_and_time_chunks_do_not_show(method, dates, chunk, strip):
+    values = random_cube(dates, (dates, 2, 7, 5), "uint8")
+    whole = mosaic.composite(cube_of(values, nodata=0), method=method).values
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reducing, "STRIP", strip)
+        cube = cube_of(values, nodata=0, chunks=(chunk, 1, 4, 3))
+        got = mosaic.composite(cube, method=method).compute(scheduler="synchronous")
+    np.testing.assert_array_equal(got.values, whole)
+
+
+def test_the_best_date_by_a_band():
+    values = random_cube(5, (6, 3, 8, 9), "int16")
+    cube = cube_of(values, nodata=-7, chunks=(1, 2, 4, 5))
+    expected = by_pixel(values, np.ones((6, 8, 9), bool), "best", -7, values[:, 1].astype("float64"))
+    got = mosaic.composite_parts(cube, method="best", by="b1")
+    np.testing.assert_array_equal(got.image.values, expected[0])
+    np.testing.assert_array_equal(got.scene.values, expected[2])
+
+
+def test_void_scores_of_integers_are_no_look():
+    cube = cube_of(np.full((2, 1, 2, 2), 9, "uint8"), nodata=None, chunks=(1, 1, 2, 2))
+    score = cube[:, 0].drop_vars("band").copy(data=np.array([[[255, 1], [255, 1]], [[2, 255], [255, 1]]], "uint8"))
+    score.attrs["_FillValue"] = np.uint8(255)
+    image, looks, scene = dask.compute(*mosaic.composite_parts(cube, method="best", by=score))
+    np.testing.assert_array_equal(scene.values, [[1, 0], [-1, 0]])
+    np.testing.assert_array_equal(looks.values, [[1, 1], [0, 2]])
+    np.testing.assert_array_equal(image.values[0], [[9, 9], [0, 9]])
+    assert schema.nodata(image) == 0
+    assert schema.nodata(scene) == -1
+
+
+@given(pixels=st.integers(1, 12), chunks=st.tuples(*[st.integers(1, 14)] * 2), seed=st.integers(0, 99))
+def test_feathered_means_are_weighted_by_the_distance_to_void(pixels, chunks, seed):
+    rng = np.random.default_rng(seed)
+    values = rng.integers(1, 200, (3, 2, 12, 14)).astype("float32")
+    values[0, :, :, 9:], values[1, :, :, :4] = np.nan, np.nan
+    values[2, :, rng.random((12, 14)) < 0.1] = np.nan
+    cube = cube_of(values, nodata=None, chunks=(1, 2, *chunks))
+    weight = np.zeros((3, 12, 14))
+    for date, y, x in np.ndindex(weight.shape):
+        void = np.argwhere(np.isnan(values[date, 0]))
+        far = np.sqrt(((void - (y, x)) ** 2).sum(axis=1)).min() if len(void) else np.inf
+        weight[date, y, x] = min(far, pixels) / pixels
+    with np.errstate(invalid="ignore"):
+        expected = np.nansum(values * weight[:, None], axis=0) / weight.sum(axis=0)
+    got = mosaic.composite(cube, method="mean", feather=pixels).compute(scheduler="synchronous")
+    np.testing.assert_allclose(got.values, expected, rtol=1e-5)
+
+
+def test_feathering_takes_a_seam_away():
+    left, right = np.full((1, 40, 60), 100.0), np.full((1, 40, 60), 200.0)
+    left[:, :, 40:], right[:, :, :20] = np.nan, np.nan
+    cube = cube_of(np.stack([left, right]).astype("float32"), nodata=None, chunks=(1, 1, 16, 16))
+    steps = {n: np.abs(np.diff(mosaic.composite(cube, method="mean", feather=n).values[0, 0])).max() for n in (0, 20)}
+    assert steps[0] == 50
+    assert steps[20] < 6
 
 
 def test_a_composite_keeps_grid_bands_and_nodata():
@@ -73,7 +185,8 @@ def test_bands_of_a_pixel_come_from_one_date():
     values = np.array([[[[1]], [[0]]], [[[0]], [[2]]], [[[3]], [[4]]]], "uint8").repeat(2, 2).repeat(2, 3)
     cube = cube_of(values, nodata=0)
     for method in mosaic.METHODS:
-        np.testing.assert_array_equal(mosaic.composite(cube, method=method).values[:, 0, 0], [3, 4])
+        by = "b0" if method == "best" else None
+        np.testing.assert_array_equal(mosaic.composite(cube, method=method, by=by).values[:, 0, 0], [3, 4])
 
 
 @pytest.mark.parametrize(("dtype", "fill"), [("uint8", 0), ("int16", -32768)])
@@ -103,10 +216,23 @@ def test_bad_cubes_masks_and_methods():
         mosaic.composite(cube, mask=good[:, 1:])
     with pytest.raises(BadInput, match=r"mask must be an xarray.DataArray"):
         mosaic.composite(cube, mask=good.values)
+    times = {"time": np.array(["2020-01-01", "2020-02-01", "2020-03-01"], "datetime64[ns]")}
+    dated = cube.assign_coords(times)
+    with pytest.raises(BadInput, match=r"mask must have the times of cube"):
+        mosaic.composite(dated, mask=(dated[::-1, 0] > 0).drop_vars("band"))
+    for options, rule in (
+        ({"method": "best"}, r"by must be a score for method='best'.*bands b0, b1. Got by=None"),
+        ({"method": "best", "by": "ndvi"}, r"by must be a score .* Got by='ndvi'"),
+        ({"method": "best", "by": good[:2]}, r"by must have the 3 times of cube"),
+        ({"method": "mean", "by": "b0"}, r"by must be a DataArray of weights"),
+        ({"method": "median", "by": "b0"}, r"by must be given with method='best' or 'mean' only. Got method='median'"),
+        ({"method": "first", "feather": 3}, r"feather must be 0, or pixels to fade over with method='mean'"),
+        ({"method": "mean", "feather": 3, "mask": good.astype(int)}, r"mask must be bool"),
+    ):
+        with pytest.raises(BadInput, match=rule):
+            mosaic.composite(cube, **options)
 
 
-def test_one_task_a_chunk_once_fused(tmp_path):
-    image = mosaic.composite(open_tiles(tmp_path, 4))
-    (optimized,) = dask.optimize(image)
-    tasks = [task for task in dict(optimized.__dask_graph__()).values() if not isinstance(task, Alias)]
-    assert len(tasks) == image.data.npartitions
+def tasks_of(*arrays):
+    graph = dask.optimize(*arrays)[0].__dask_graph__()
+    return [task for task in dict(graph).values() if not isinstance(task, Alias)]
