@@ -26,6 +26,7 @@ ROOMS = (
     "sampling",
     "scenes",
     "schema",
+    "sensors",
     "statistics",
     "store",
     "streaming",
