@@ -1,7 +1,5 @@
 """Composites against a loop over pixels."""
 
-import warnings
-
 import dask
 import dask.array as da
 import numpy as np
@@ -14,7 +12,6 @@ from hypothesis import strategies as st
 from lsdask import mosaic, schema
 from lsdask.errors import BadInput
 from lsdask.mosaic import reducing
-from lsdask.mosaic.reducing import median_block
 
 
 def by_pixel(values, shown, method, nodata, score=None):
@@ -92,24 +89,6 @@ def test_medians_and_means_of_integers_round_halves_to_even():
     np.testing.assert_array_equal(mosaic.composite(cube, method="median").values[0, 0], [2, 2])
     np.testing.assert_array_equal(mosaic.composite(cube, method="mean").values[0, 0], [2, 2])
     np.testing.assert_array_equal(mosaic.composite(cube_of(values, nodata=0), method="median").values[0, 0], [2, 2])
-
-
-@given(
-    shape=st.tuples(st.integers(1, 40), st.integers(1, 60)),
-    infinite=st.booleans(),
-    ties=st.booleans(),
-    seed=st.integers(0, 999),
-)
-def test_median_block_is_the_median(shape, infinite, ties, seed):
-    rng = np.random.default_rng(seed)
-    series = rng.integers(0, 3, shape).astype("float64") if ties else rng.normal(size=shape)
-    series[rng.random(shape) < rng.choice([0, 0.3, 0.95])] = np.nan
-    if infinite:
-        series[rng.random(shape) < 0.2] = np.inf
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        expected = np.nanmedian(series, axis=1)
-    np.testing.assert_array_equal(median_block(series), expected)
 
 
 @given(dates=st.integers(1, 9), chunk=st.integers(1, 9), strip=st.sampled_from([1, 40, 2**19]))

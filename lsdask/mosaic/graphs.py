@@ -47,7 +47,7 @@ class _Chunked(Layer):
     def get_output_keys(self) -> set[Key]:
         return {(self.name, *block) for block in self.blocks}
 
-    def cull(self, keys: set[Any], all_hlg_keys: Collection[Any]) -> tuple[Layer, Mapping[Key, set[Key]]]:
+    def cull(self, keys: set[Any], all_hlg_keys: Collection[Any]) -> tuple[Layer, Mapping[Any, set[Any]]]:
         part = self.__copy__()
         wanted = {key[1:] for key in keys if isinstance(key, tuple) and key[0] == self.name}
         part.blocks = self.blocks & wanted
@@ -63,10 +63,10 @@ class _Chunked(Layer):
     def __len__(self) -> int:
         return len(self.blocks) * self.steps
 
-    def __getitem__(self, key: Key) -> Task:
+    def __getitem__(self, key: Any) -> Task:
         return self.tasks(self.block_of(key))[key]
 
-    def block_of(self, key: Key) -> tuple[int, ...]:
+    def block_of(self, key: Any) -> tuple[int, ...]:
         """Give the block that a task helps to make; raise KeyError if it is of another layer."""
         if not isinstance(key, tuple) or key[0] != self.name or key[1:] not in self.blocks:
             raise KeyError(key)
@@ -100,7 +100,7 @@ class Fold(_Chunked):
         last = number == len(self.starts) - 1
         return (self.name, *block) if last else (f"{self.name}-until", number, *block)
 
-    def block_of(self, key: Key) -> tuple[int, ...]:
+    def block_of(self, key: Any) -> tuple[int, ...]:
         inner = isinstance(key, tuple) and key[0] == f"{self.name}-until"
         return super().block_of((self.name, *key[2:]) if inner else key)
 
@@ -129,7 +129,7 @@ def fold(step: Callable[..., Any], cube: da.Array, others: Sequence[da.Array | N
     """
     arrays = [cube, *(array for array in others if array is not None)]
     name = "fold-" + tokenize(step, *(None if array is None else array.name for array in (cube, *others)))
-    return HighLevelGraph.from_collections(name, Fold(name, step, cube, others), dependencies=arrays), name
+    return HighLevelGraph.from_collections(name, Fold(name, step, cube, others), dependencies=arrays), name  # type: ignore[arg-type]
 
 
 def gather(function: Callable[..., Any], cube: da.Array, mask: da.Array | None) -> tuple[HighLevelGraph, str]:
@@ -138,7 +138,7 @@ def gather(function: Callable[..., Any], cube: da.Array, mask: da.Array | None) 
     name = "gather-" + tokenize(function, *(array.name for array in arrays))
     pairs = [one for array in arrays for one in (array.name, {4: "tbyx", 3: "tyx", 2: "yx"}[array.ndim])]
     layer = blockwise(function, name, "yx", *pairs, numblocks={array.name: array.numblocks for array in arrays})
-    return HighLevelGraph.from_collections(name, layer, dependencies=arrays), name
+    return HighLevelGraph.from_collections(name, layer, dependencies=arrays), name  # type: ignore[arg-type]
 
 
 def part(
@@ -246,5 +246,5 @@ def around(function: Callable[[np.ndarray], np.ndarray], array: da.Array, pixels
     Dask array of the same shape and chunks
     """
     name = "around-" + tokenize(function, array.name, pixels)
-    graph = HighLevelGraph.from_collections(name, Around(name, function, array, pixels), dependencies=[array])
+    graph = HighLevelGraph.from_collections(name, Around(name, function, array, pixels), dependencies=[array])  # type: ignore[list-item]
     return da.Array(graph, name, chunks=array.chunks, meta=np.empty((0,) * array.ndim, dtype))
