@@ -6,7 +6,7 @@ Doneness is not inferred from stored chunks: Zarr does not store chunks that equ
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import zarr
@@ -53,28 +53,28 @@ class Ledger:
         self._changed.clear()
 
 
-def start(target: str | Path, count: tuple[int, int], plan: dict[str, Any]) -> None:
+def start(target: store.Place, count: tuple[int, int], plan: dict[str, Any]) -> None:
     """Write plan and an empty ledger into a new target.
 
     Parameters
     ----------
-    target : str or Path
+    target : str, Path or zarr Store
         A store just created.
     count : (int, int)
         Tiles, (rows, columns).
     plan : dict
         What the run is; JSON.
     """
-    group = zarr.open_group(str(target), mode="r+", use_consolidated=False)
-    group.create_array(
-        NAME,
-        shape=count,
-        dtype="uint8",
-        chunks=(_CHUNK, _CHUNK),
-        fill_value=TO_DO,
-        dimension_names=("tile_y", "tile_x"),
-        attributes={PLAN: plan},
-    )
+    with store.told(target):
+        store.group(target, write=True).create_array(
+            NAME,
+            shape=count,
+            dtype="uint8",
+            chunks=(_CHUNK, _CHUNK),
+            fill_value=TO_DO,
+            dimension_names=("tile_y", "tile_x"),
+            attributes={PLAN: plan},
+        )
 
 
 def check(target: str | Path, plan: dict[str, Any]) -> None:
@@ -103,36 +103,65 @@ def plan_of(target: str | Path) -> dict[str, Any]:
     BadInput
         If the target was not made by a run.
     """
-    group = zarr.open_group(str(target), mode="r", use_consolidated=False)
-    if NAME not in group:
-        do = "Pass another target"
-        raise BadInput(sentence("target", "be new or hold a run to go on with", f"target={target}", do))
-    return dict(group[NAME].attrs[PLAN])  # type: ignore[arg-type]
+    with store.told(target):
+        group = store.group(target)
+        if NAME not in group:
+            do = "Pass another target"
+            raise BadInput(sentence("target", "be new or hold a run to go on with", f"target={target}", do))
+        return dict(group[NAME].attrs[PLAN])  # type: ignore[arg-type]
 
 
 def read(target: str | Path) -> Ledger:
     """Open the ledger of a target, whatever run it holds."""
-    group = zarr.open_group(str(target), mode="r+", use_consolidated=False)
-    return Ledger(group[NAME])  # type: ignore[arg-type]
+    with store.told(target):
+        return Ledger(store.group(target, write=True)[NAME])  # type: ignore[arg-type]
 
 
-def lock(target: str | Path) -> FileLock | None:
-    """Take a local target for this run; the system gives it back even if the process is killed.
+class Lock(Protocol):
+    """A target taken for one run."""
+
+    def check(self) -> None:
+        """Raise OtherPlan if it is another run's by now."""
+
+    def release(self) -> None:
+        """Give it back."""
+
+
+def lock(target: str | Path) -> Lock:
+    """Take a target for this run.
+
+    The system gives a local target back even if the process is killed; one in an object store comes free when its
+    lease expires (see ``store.leases``). A repository needs no lock: of two runs only one can commit.
 
     Raises
     ------
     OtherPlan
         If another run holds it.
     """
-    if not store.is_local(target):
-        return None
-    held = FileLock(Path(target) / NAME / ".lock", timeout=0)
-    try:
-        held.acquire()
-    except Timeout as error:
-        do = "Wait for it to end, or pass another target."
-        raise OtherPlan(f"{target} is being written by another run. {do}") from error
-    return held
+    if store.is_repository(target):
+        return _NoLock()
+    return _FileLock(target) if store.is_local(target) else store.Lease(str(target)).acquire()
+
+
+class _NoLock:
+    def check(self) -> None:
+        pass
+
+    def release(self) -> None:
+        pass
+
+
+class _FileLock(_NoLock):
+    def __init__(self, target: str | Path) -> None:
+        self._held = FileLock(Path(target) / NAME / ".lock", timeout=0)
+        try:
+            self._held.acquire()
+        except Timeout as error:
+            do = "Wait for it to end, or pass another target."
+            raise OtherPlan(f"{target} is being written by another run. {do}") from error
+
+    def release(self) -> None:
+        self._held.release()
 
 
 def _short(value: Any) -> str:

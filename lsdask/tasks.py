@@ -14,7 +14,7 @@ import uuid
 from asyncio import CancelledError
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -150,41 +150,63 @@ def run(
         Before any tile, if the target cannot be this run's.
     """
     begun = time.perf_counter()
+    target = store.text(target)
     grid = tiling.grid((template.sizes["y"], template.sizes["x"]), tile, halo=halo)
     chunk = chunk or (512 if tile % 512 == 0 else tile)
     if tile % chunk:
         raise BadInput(sentence("tile", f"be a multiple of the target's chunk, {chunk}", f"tile={tile}"))
     whole_plan = {**(plan or {}), "tile": tile, "halo": halo, "chunk": chunk}
-    _prepare(target, template, grid, chunk, whole_plan)
-    held = ledger.lock(target)
-    try:
+    with _transaction(target, client, label), _taken(target, template, grid, chunk, whole_plan) as lock:
         book = ledger.read(target)
         skipped = int(book.done.sum())
         to_do = (place for place in grid.places() if not book.done[place])
         with _pool(kernel, grid, client, workers, retries, label) as pool:
-            failed, metrics = _drive(pool, to_do, book, _Bar(label, len(grid), skipped, shown=progress))
-    finally:
-        if held is not None:
-            held.release()
+            failed, metrics = _drive(pool, to_do, book, lock, _Bar(label, len(grid), skipped, shown=progress))
     seconds = time.perf_counter() - begun
     done = len(grid) - skipped - len(failed)
-    return Report(str(target), len(grid), done, skipped, tuple(sorted(failed, key=_place)), seconds, metrics)
+    return Report(target, len(grid), done, skipped, tuple(sorted(failed, key=_place)), seconds, metrics)
 
 
 def _place(failure: Failure) -> Place:
     return failure.place
 
 
-def _prepare(target: str | Path, template: xr.DataArray, grid: tiling.Grid, chunk: int, plan: dict[str, Any]) -> None:
+# The target
+
+
+def _transaction(target: str, client: "Client | None", label: str) -> AbstractContextManager[None]:
+    """Open the transaction that a repository needs; nothing elsewhere."""
+    if not store.is_repository(target):
+        return nullcontext()
+    if client is not None:
+        do = "Leave client out, so that threads of this process write it, or write an s3:// or gs:// store"
+        raise BadInput(sentence("client", "be None where the target is a repository", f"target={target}", do))
+    return store.session(target, label)
+
+
+@contextmanager
+def _taken(
+    target: str, template: xr.DataArray, grid: tiling.Grid, chunk: int, plan: dict[str, Any]
+) -> Iterator[ledger.Lock]:
+    """Take the target for this run, made if there is nothing: locally the lock lies in it, else beside it."""
+    if store.is_local(target):
+        _prepare(target, template, grid, chunk, plan)
+    lock = ledger.lock(target)
+    try:
+        if not store.is_local(target):
+            _prepare(target, template, grid, chunk, plan)
+        yield lock
+    finally:
+        lock.release()
+
+
+def _prepare(target: str, template: xr.DataArray, grid: tiling.Grid, chunk: int, plan: dict[str, Any]) -> None:
     """Make the target, whole before it gets its name, or check that it holds this run."""
     if store.exists(target):
         return ledger.check(target, plan)
-    local = store.is_local(target)
-    made = f"{target}.part-{uuid.uuid4().hex[:8]}" if local else str(target)
-    store.create(made, template, chunk=chunk, shard=grid.tile[0])
-    ledger.start(made, grid.count, plan)
-    if local:
-        store.rename(Path(made), Path(target))
+    with store.making(target) as made:
+        store.create(made, template, chunk=chunk, shard=grid.tile[0])
+        ledger.start(made, grid.count, plan)
     return None
 
 
@@ -202,7 +224,7 @@ class _Pool(Protocol):
 
 
 def _drive(
-    pool: _Pool, to_do: Iterator[Place], book: ledger.Ledger, bar: "_Bar"
+    pool: _Pool, to_do: Iterator[Place], book: ledger.Ledger, lock: ledger.Lock, bar: "_Bar"
 ) -> tuple[list[Failure], dict[str, float]]:
     """Keep the window full until every tile has ended; record each as it ends."""
     running = 0
@@ -213,6 +235,7 @@ def _drive(
         try:
             running += _fill(pool, to_do, running)
             while running:
+                lock.check()
                 ended = _next(pool, FLUSH_SECONDS)
                 if ended is not None:
                     running -= 1
@@ -266,10 +289,12 @@ def attempt(kernel: Kernel, tile: tiling.Tile, retries: int) -> Mapping[str, flo
     """Run a kernel on a tile, trying again after an OSError with back-off (0.1, 0.4, 1.6 ... s)."""
     for tried in range(retries):
         try:
-            return kernel(tile)
+            with store.told():
+                return kernel(tile)
         except OSError:
             time.sleep(0.1 * 4**tried)
-    return kernel(tile)
+    with store.told():
+        return kernel(tile)
 
 
 # Where tiles run

@@ -1,0 +1,39 @@
+"""Images in Zarr: created, written, opened and read by windows, locally, in object stores and in repositories.
+
+A store is a Zarr v3 group that plain ``xarray.open_zarr`` opens: one image variable, its coordinates, the CRS in
+``spatial_ref``. All leading axes (bands, classes, several k) lie in one chunk; chunks lie in shards, the stored
+objects, and a shard is always written whole by one writer.
+"""
+
+from lsdask.store.leases import Lease
+from lsdask.store.making import ID, create, making, rename, write
+from lsdask.store.places import Place, exists, group, is_local, objects, text, told
+from lsdask.store.reading import OVERVIEWS, SOURCE, array, fingerprint, open, source
+from lsdask.store.versions import is_repository, session
+from lsdask.store.windows import Reader, reader
+
+__all__ = [
+    "ID",
+    "OVERVIEWS",
+    "SOURCE",
+    "Lease",
+    "Place",
+    "Reader",
+    "array",
+    "create",
+    "exists",
+    "fingerprint",
+    "group",
+    "is_local",
+    "is_repository",
+    "making",
+    "objects",
+    "open",
+    "reader",
+    "rename",
+    "session",
+    "source",
+    "text",
+    "told",
+    "write",
+]

@@ -1,0 +1,226 @@
+"""Stores are made out of sight and appear under their names when they are whole."""
+
+import asyncio
+import os
+import shutil
+import uuid
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+from zarr.abc.store import ByteRequest, Store
+from zarr.codecs import BloscCodec
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.core.sync import sync
+from zarr.storage import WrapperStore
+
+from lsdask import schema
+from lsdask.errors import BadInput, sentence
+from lsdask.store import places, reading, versions
+from lsdask.store.places import Place
+
+ID = "lsdask_id"
+"""Group attribute: a random name given when a store is made, so that a store made again is another store."""
+
+_ROOT = "zarr.json"
+
+
+def write(
+    image: xr.DataArray, path: str | Path, *, chunk: int = 512, shard: int = 4096, overwrite: bool = False
+) -> None:
+    """Write a lazy image to a sharded Zarr store, one shard at a time and a few at once.
+
+    A store appears under its name only when it is whole. For what takes hours and must survive being killed, use
+    ``mosaic.write``.
+
+    Parameters
+    ----------
+    image : DataArray (..., y, x)
+        Any dtype; Dask-backed or in memory.
+    path : str or Path
+        Local path or URL of the new group.
+    chunk, shard : int
+        Sides of a chunk and of a shard, in pixels; ``shard`` a multiple of ``chunk``.
+    overwrite : bool
+        Replace what is there.
+
+    Raises
+    ------
+    BadInput
+        If ``path`` exists and ``overwrite`` is false, ``shard`` is not a multiple of ``chunk``, or ``path`` cannot
+        be written.
+    Unreadable
+        If an object store does not answer.
+    """
+    if places.exists(path) and not overwrite:
+        raise BadInput(sentence("path", "name nothing yet", f"path={path}", "Pass another, or overwrite=True"))
+    with making(path, overwrite=overwrite) as made:
+        create(made, image, chunk=chunk, shard=shard)
+        aligned = {dim: shard if dim in ("y", "x") else -1 for dim in image.dims}
+        da.store(image.chunk(aligned).data, reading.array(made, mode="r+"), lock=False)  # type: ignore[arg-type]
+
+
+@contextmanager
+def making(path: str | Path, *, overwrite: bool = False) -> Iterator[Place]:
+    """Make a store out of sight: what the block makes at the place it is given appears at ``path`` when it ends well.
+
+    Locally that is a folder of another name, renamed. On an object store, where nothing can be renamed, the root's
+    metadata, without which there is no store, is written last. In a repository it is the run's transaction.
+
+    Parameters
+    ----------
+    path : str or Path
+        The name of the new store.
+    overwrite : bool
+        Remove first what is there.
+
+    Yields
+    ------
+    str or zarr Store
+        For ``create`` and ``array``.
+
+    Raises
+    ------
+    BadInput
+        If something appeared at ``path`` meanwhile, or ``path`` cannot be written.
+    """
+    if places.is_local(path):
+        with _folder(Path(path), overwrite) as made:
+            yield made
+    elif versions.is_repository(path):
+        yield places.node(path, write=True)
+    else:
+        hidden = _Rootless(places.node(path, write=True))  # type: ignore[arg-type]
+        with places.told(path):
+            yield hidden
+            sync(hidden.appear())
+
+
+@contextmanager
+def _folder(path: Path, overwrite: bool) -> Iterator[str]:
+    made = Path(f"{path}.part-{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    try:
+        yield str(made)
+        if overwrite:
+            shutil.rmtree(path, ignore_errors=True)
+        rename(made, path)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def rename(made: Path, path: Path) -> None:
+    """Give a store that was made under another name its own.
+
+    Raises
+    ------
+    BadInput
+        If something stands there; what was made is removed.
+    """
+    try:
+        os.replace(made, path)
+    except OSError as error:
+        shutil.rmtree(made)
+        raise BadInput(sentence("path", "name nothing yet", f"path={path}", "Pass another")) from error
+
+
+class _Rootless(WrapperStore[Store]):
+    """A store that keeps its root's metadata back until it is told to appear."""
+
+    def __init__(self, store: Store, kept: dict[str, Buffer] | None = None) -> None:
+        super().__init__(store)
+        self._kept = {} if kept is None else kept
+
+    def _with_store(self, store: Store) -> Self:
+        """Wrap the same store opened otherwise (Zarr does, to read only): what is kept back is the same too."""
+        return type(self)(store, self._kept)
+
+    async def appear(self) -> None:
+        """Write the root's metadata."""
+        for key, value in self._kept.items():
+            await self._store.set(key, value)
+
+    async def set(self, key: str, value: Buffer) -> None:
+        if key != _ROOT:
+            return await self._store.set(key, value)
+        self._kept[key] = value
+        return None
+
+    async def set_if_not_exists(self, key: str, value: Buffer) -> None:
+        if not await self.exists(key):
+            await self.set(key, value)
+
+    async def _set_many(self, values: Iterable[tuple[str, Buffer]]) -> None:
+        await asyncio.gather(*(self.set(key, value) for key, value in values))
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        return self._kept.get(key) if key == _ROOT else await self._store.get(key, prototype, byte_range)
+
+    async def exists(self, key: str) -> bool:
+        return key in self._kept if key == _ROOT else await self._store.exists(key)
+
+    @property
+    def _supports_sync_io(self) -> bool:
+        return False
+
+
+def create(path: Place, template: xr.DataArray, *, chunk: int = 512, shard: int = 4096, group: str = "") -> None:
+    """Make a store that holds no pixels yet: what is not written later reads as no data.
+
+    Parameters
+    ----------
+    path : str, Path or zarr Store
+        The place of the new group.
+    template : DataArray (..., y, x)
+        Says name, dims, dtype, coordinates and attributes; its values are not looked at, so
+        ``dask.array.zeros`` will do.
+    chunk, shard : int
+        Sides of a chunk and of a shard, in pixels; ``shard`` a multiple of ``chunk``.
+    group : str
+        A group below that of ``path``, such as an overview's; default that of ``path`` itself.
+
+    Raises
+    ------
+    BadInput
+        If ``template`` has no grid or no name, ``shard`` is not a multiple of ``chunk``, or ``path`` cannot be
+        written.
+    """
+    if chunk < 1 or shard % chunk:
+        do = f"Pass shard={max(shard // max(chunk, 1), 1) * max(chunk, 1)}"
+        raise BadInput(sentence("shard", f"be a multiple of chunk, {chunk}", f"shard={shard}", do))
+    if template.dims[-2:] != ("y", "x"):
+        raise BadInput(sentence("image", "have 'y' and 'x' as its last dims", str(template.dims)))
+    schema.geobox(template)
+    name = str(template.name or "image")
+    lead = template.shape[:-2]
+    empty = da.zeros(template.shape, chunks=-1, dtype=template.dtype)
+    image = xr.DataArray(empty, dims=template.dims, coords=template.coords, attrs=template.attrs, name=name)
+    encoding = {
+        "chunks": (*lead, chunk, chunk),
+        "shards": (*lead, shard, shard),
+        "fill_value": _fill(template),
+        "compressors": BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"),
+    }
+    dataset = image.to_dataset().assign_attrs({ID: uuid.uuid4().hex})
+    with warnings.catch_warnings(), places.told(path):
+        # Zarr warns that strings (the band names) and consolidated metadata (without which plain xarray warns)
+        # are not yet in the v3 specification.
+        warnings.filterwarnings("ignore", message=".*Zarr (V3 specification|format 3 specification).*")
+        dataset.to_zarr(
+            places.node(path, write=True),
+            group=group or None,
+            mode="w",
+            compute=False,
+            consolidated=True,
+            zarr_format=3,
+            encoding={name: encoding},
+        )
+
+
+def _fill(template: xr.DataArray) -> np.generic:
+    nodata: Any = schema.nodata(template)
+    return template.dtype.type(0 if nodata is None else nodata)

@@ -1,0 +1,215 @@
+"""Where a store may lie: a folder, an object store, a web server or an Icechunk repository, each as Zarr opens it.
+
+A place is a local path; ``s3://``, ``gs://``, ``az://`` or ``https://``, through obstore, which reads credentials,
+region and endpoint from the environment variables of each service; or ``icechunk:`` before a local path or
+``s3://`` (see ``lsdask.store.versions``). Nothing else in lsdask knows what a place is.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import zarr
+from zarr.abc.store import Store
+from zarr.errors import GroupNotFoundError
+
+from lsdask.errors import BadInput, LsdaskError, NotFound, Unreadable, sentence
+from lsdask.store import versions
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore, RetryConfig
+
+Place = str | Path | Store
+"""A path or URL, or a store that Zarr opens already."""
+
+RETRY: "RetryConfig" = {"max_retries": 8, "retry_timeout": timedelta(minutes=3)}
+"""How obstore tries again after 5xx and lost connections: with back-off, for about half a minute."""
+
+WEB = ("http://", "https://")
+"""Places that can be read only: they have no listing, no deleting and no writing that all servers share."""
+
+
+def text(path: Place) -> str:
+    """Give a place as a string; the ``//`` of a URL that went through ``Path`` comes back.
+
+    Examples
+    --------
+    >>> text(Path("s3://bucket/mosaic.zarr"))
+    's3://bucket/mosaic.zarr'
+    """
+    return re.sub(r"^(icechunk:)?(s3a?|gs|az|https?):/(?=[^/])", r"\1\2://", str(path))
+
+
+def is_local(path: Place) -> bool:
+    """Say whether ``path`` is a folder of this machine rather than a URL, a repository or a store."""
+    return not isinstance(path, Store) and "://" not in text(path) and not versions.is_repository(path)
+
+
+def node(path: Place, *, write: bool = False) -> str | Store:
+    """Give what Zarr opens for a place.
+
+    Parameters
+    ----------
+    path : str, Path or zarr Store
+    write : bool
+        Whether it will be written.
+
+    Returns
+    -------
+    str or zarr Store
+
+    Raises
+    ------
+    BadInput
+        If it is a web address and is to be written, or the package that reaches it is not installed.
+    """
+    if isinstance(path, Store):
+        return path
+    place = text(path)
+    if versions.is_repository(place):
+        return versions.node(place)
+    if "://" not in place:
+        return place
+    if write and place.startswith(WEB):
+        raise BadInput(sentence("path", "be local, s3://, gs:// or az:// to be written", f"path={place}"))
+    from zarr.storage import ObjectStore
+
+    return ObjectStore(objects(place), read_only=not write)
+
+
+def objects(url: str) -> "ObjectStore":
+    """Open a URL with obstore.
+
+    Raises
+    ------
+    BadInput
+        If obstore is not installed or does not know the URL.
+    """
+    try:
+        from obstore.exceptions import BaseError
+        from obstore.store import from_url
+    except ImportError as error:
+        do = "Install it: pip install 'lsdask[cloud]'"
+        raise BadInput(sentence("path", "be local where obstore is not installed", f"path={url}", do)) from error
+    options: Any = {"client_options": {"allow_http": True}} if url.startswith("http://") else {}
+    try:
+        return from_url(url, retry_config=RETRY, **options)
+    except (BaseError, ValueError) as error:
+        raise BadInput(sentence("path", "be a URL that obstore opens", f"path={url}: {_first_line(error)}")) from error
+
+
+def exists(path: Place) -> bool:
+    """Say whether there is anything at ``path``: any file locally, a Zarr group elsewhere.
+
+    Raises
+    ------
+    BadInput, Unreadable
+        If the place cannot be asked: see ``told``.
+    """
+    if is_local(path):
+        return os.path.lexists(path)  # type: ignore[arg-type]
+    try:
+        group(path)
+    except NotFound:
+        return False
+    return True
+
+
+def group(path: Place, *, write: bool = False) -> zarr.Group:
+    """Open the group at a place.
+
+    Raises
+    ------
+    NotFound
+        If there is none.
+    BadInput, Unreadable
+        If the place cannot be reached: see ``told``.
+    """
+    try:
+        with told(path):
+            return zarr.open_group(node(path, write=write), mode="r+" if write else "r", use_consolidated=False)
+    except (FileNotFoundError, GroupNotFoundError) as error:
+        raise NotFound(sentence("path", "name a Zarr group", f"path={text(path)}, where there is none")) from error
+
+
+@contextmanager
+def told(path: Place | None = None) -> Iterator[None]:
+    """Turn what obstore and Icechunk raise in this block into one sentence that names the place.
+
+    A zarr Store has no name to give: what it raises goes on to the block that knows its place.
+
+    Raises
+    ------
+    BadInput
+        If there is no such bucket, or the credentials are missing or refused.
+    Unreadable
+        If the server did not answer, or answered with an error, more often than ``RETRY`` allows. An OSError, so
+        that tasks are tried again.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(path, Store) or type(error).__module__.split(".")[0] not in ("obstore", "icechunk"):
+            raise
+        raise _sentence(error, "a store" if path is None else text(path)) from error
+
+
+_CREDENTIALS = "Set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION (for gs://, GOOGLE_SERVICE_ACCOUNT)"
+
+_CAUSES: tuple[tuple[str, type[LsdaskError], str, str, str], ...] = (
+    (
+        r"NoSuchBucket|bucket does not exist",
+        BadInput,
+        "name a bucket that exists",
+        "which the server does not know",
+        "",
+    ),
+    (
+        r"InvalidAccessKeyId|SignatureDoesNotMatch|AccessDenied|InvalidClientTokenId|InvalidToken|"
+        r"40[13] (Forbidden|Unauthorized)|permission|Unauthenticated|PermissionDenied",
+        BadInput,
+        "be open to these credentials",
+        "which the server refused",
+        _CREDENTIALS,
+    ),
+    (
+        r"169\.254\.|credential|metadata\.google",
+        BadInput,
+        "be open to the credentials of the environment",
+        "and none were found",
+        _CREDENTIALS,
+    ),
+    (
+        r"builder error|URL scheme is not allowed",
+        BadInput,
+        "be reached over https",
+        "whose endpoint is plain http",
+        "Set AWS_ALLOW_HTTP=true to allow that",
+    ),
+    (
+        r"Range request not supported",
+        BadInput,
+        "be on a server that answers requests for parts of a file",
+        "which does not",
+        "Copy it to another place",
+    ),
+    (r"error sending request|dispatch failure", Unreadable, "name a server that answers", "which does not", ""),
+)
+
+
+def _sentence(error: Exception, place: str) -> LsdaskError:
+    """Say why a place cannot be reached."""
+    described = f"{type(error).__name__} {error}"
+    for pattern, kind, rule, got, do in _CAUSES:
+        if re.search(pattern, described):
+            return kind(sentence("path", rule, f"path={place}, {got}", do))
+    return Unreadable(sentence("path", "name a store that can be reached", f"path={place}: {_first_line(error)}"))
+
+
+def _first_line(error: Exception) -> str:
+    line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return line.rstrip(".")[:300]

@@ -1,0 +1,154 @@
+"""Icechunk repositories as stores: every run is one commit, and every commit can be read again.
+
+A repository is named ``icechunk:PLACE`` or ``icechunk:PLACE@REF``: a local path, ``s3://`` or ``gs://``, and a branch
+(default ``main``), tag or snapshot. Within ``session`` everything goes to one transaction, which is committed when the
+block ends, also by an error: what a run has done is in its ledger, so that the next run goes on. What a killed
+process did not commit is lost.
+"""
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zarr.abc.store import Store
+
+from lsdask.errors import BadInput, NotFound, OtherPlan, sentence
+
+if TYPE_CHECKING:
+    from icechunk import Repository, Session
+
+_PREFIX = "icechunk:"
+_MAIN = "main"
+
+_open: dict[str, "Session"] = {}
+"""The transactions of the runs of this process: their kernels know a target by its name only."""
+_turn = threading.Lock()
+
+
+def is_repository(path: object) -> bool:
+    """Say whether a path names an Icechunk repository."""
+    return isinstance(path, str | Path) and str(path).startswith(_PREFIX)
+
+
+def node(place: str) -> Store:
+    """Give the store of a repository: that of the transaction if there is one, else of the named version.
+
+    Raises
+    ------
+    NotFound
+        If there is no repository, or it has no such branch, tag or snapshot.
+    """
+    held = _open.get(place)
+    return (_reading(place) if held is None else held).store
+
+
+@contextmanager
+def session(place: str, message: str) -> Iterator[None]:
+    """Write a repository, made if there is none, in one transaction, and commit it.
+
+    Parameters
+    ----------
+    place : str
+        ``icechunk:PLACE`` or ``icechunk:PLACE@BRANCH``.
+    message : str
+        What the commit says.
+
+    Raises
+    ------
+    OtherPlan
+        If another run writes it, in this process or elsewhere: the later one does not commit.
+    """
+    import icechunk
+
+    where, branch = _parts(place)
+    with _turn:
+        if place in _open:
+            raise OtherPlan(f"{place} is being written by another run. Wait for it to end, or pass another target.")
+        writing = icechunk.Repository.open_or_create(_storage(where)).writable_session(branch or _MAIN)
+        _open[place] = writing
+    try:
+        yield
+    finally:
+        del _open[place]
+        _commit(writing, place, message)
+
+
+def _commit(writing: "Session", place: str, message: str) -> None:
+    import icechunk
+
+    if not writing.has_uncommitted_changes:
+        return
+    try:
+        writing.commit(message)
+    except icechunk.ConflictError as error:
+        do = "Run again to write on top of it."
+        raise OtherPlan(f"{place} was written by another run meanwhile, so nothing was committed. {do}") from error
+
+
+def _reading(place: str) -> "Session":
+    """Open a version of a repository; a name is a branch, else a tag, else a snapshot."""
+    import icechunk
+
+    where, name = _parts(place)
+    repository = _repository(where, place)
+    if name is None or name in repository.list_branches():
+        return repository.readonly_session(name or _MAIN)
+    if name in repository.list_tags():
+        return repository.readonly_session(tag=name)
+    try:
+        return repository.readonly_session(snapshot_id=name)
+    except (icechunk.IcechunkError, ValueError) as error:
+        held = ", ".join(sorted({*repository.list_branches(), *repository.list_tags()}))
+        rule = "name a branch, tag or snapshot of the repository after '@'"
+        raise NotFound(sentence("path", rule, f"path={place}", f"It holds {held}")) from error
+
+
+def _repository(where: str, place: str) -> "Repository":
+    import icechunk
+
+    storage = _storage(where)
+    if not icechunk.Repository.exists(storage):
+        raise NotFound(sentence("path", "name an Icechunk repository", f"path={place}, where there is none"))
+    return icechunk.Repository.open(storage)
+
+
+def _parts(place: str) -> tuple[str, str | None]:
+    """Cut a place into where it is and which version.
+
+    Examples
+    --------
+    >>> _parts("icechunk:s3://bucket/repo@v1")
+    ('s3://bucket/repo', 'v1')
+    """
+    where, _, name = place.removeprefix(_PREFIX).rpartition("@")
+    return (where, name) if where and "/" not in name else (place.removeprefix(_PREFIX), None)
+
+
+def _storage(where: str) -> Any:
+    """Give what Icechunk calls a storage, with the credentials of the environment."""
+    try:
+        import icechunk
+    except ImportError as error:
+        do = "Install it: pip install 'lsdask[icechunk]'"
+        raise BadInput(sentence("path", "be no repository where icechunk is not installed", where, do)) from error
+    scheme, _, rest = where.rpartition("://")
+    bucket, _, prefix = rest.partition("/")
+    if scheme == "":
+        return icechunk.local_filesystem_storage(where)
+    if scheme == "s3":
+        return icechunk.s3_storage(bucket=bucket, prefix=prefix, from_env=True, **_endpoint())
+    if scheme == "gs":
+        return icechunk.gcs_storage(bucket=bucket, prefix=prefix, from_env=True)
+    raise BadInput(sentence("path", "be local, s3:// or gs:// for an Icechunk repository", f"{where}"))
+
+
+def _endpoint() -> dict[str, Any]:
+    """Give the endpoint of the environment, which Icechunk, unlike obstore, does not read by itself."""
+    url = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    if url is None:
+        return {"region": region}
+    return {"endpoint_url": url, "region": region, "allow_http": url.startswith("http://"), "force_path_style": True}

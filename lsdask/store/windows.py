@@ -1,0 +1,151 @@
+"""Windows of an image, read where they are needed: in a thread, on a worker, block by block of a lazy image."""
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+import xarray as xr
+import zarr
+from dask._task_spec import Task, TaskRef, convert_legacy_graph, cull
+from dask.local import get_sync
+
+from lsdask.errors import BadInput, Unreadable
+from lsdask.store import places, reading
+
+_opening = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads windows of an image; small enough to travel to a worker.
+
+    Attributes
+    ----------
+    path : str or None
+        The store, if the image is one; each window is then read from it directly.
+    name : str or None
+        Its array.
+    image : DataArray or None
+        Any other image, which travels with the reader.
+    """
+
+    path: str | None = None
+    name: str | None = None
+    image: xr.DataArray | None = None
+
+    def read(self, y: slice, x: slice) -> np.ndarray:
+        """Read a window, all leading axes with it.
+
+        Of a lazy image, only the blocks that the window touches are computed, one after the other in this thread,
+        so that memory holds the window and what one block needs.
+
+        Parameters
+        ----------
+        y, x : slice
+            Rows and columns, in pixels, with a start and a stop.
+
+        Returns
+        -------
+        (..., y, x) array, as stored
+
+        Raises
+        ------
+        Unreadable
+            If a chunk is missing from its shard, torn or altered, or the store does not answer.
+        BadInput
+            If the store refuses the credentials.
+        """
+        try:
+            with places.told(self.path):
+                held = self._held()
+                if isinstance(held, _Blocks):
+                    return held.read(y, x)
+                return np.asarray(held[..., y, x])
+        except BadInput:
+            raise
+        except (OSError, ValueError, RuntimeError) as error:
+            where = f"rows {y.start} to {y.stop}, columns {x.start} to {x.stop} of {self.path or 'the image'}"
+            raise Unreadable(f"{where} cannot be read: {type(error).__name__}: {error}") from error
+
+    def _held(self) -> "zarr.Array | _Blocks | np.ndarray":
+        """Give what the windows are cut from, opened once in each process."""
+        with _opening:
+            held = self.__dict__.get("_opened")
+            if held is None:
+                held = reading.array(str(self.path), name=self.name) if self.image is None else _cut(self.image.data)
+                object.__setattr__(self, "_opened", held)
+        return held
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_opened"}
+
+
+def reader(image: xr.DataArray) -> Reader:
+    """Make a Reader: straight from the store if ``image`` is an opened one, else through the image itself."""
+    held = reading.source_array(image)
+    return Reader(image=image) if held is None else Reader(path=held[0], name=held[1])
+
+
+def _cut(data: Any) -> "_Blocks | np.ndarray":
+    return _Blocks(data) if isinstance(data, da.Array) else np.asarray(data)
+
+
+class _Blocks:
+    """The graph of a lazy image, put in order once, of which each window runs its own part.
+
+    ``image[..., y, x].compute()`` would look through the whole graph for every window, and hold the window twice.
+    """
+
+    def __init__(self, data: da.Array) -> None:
+        (data,) = dask.optimize(data)
+        self._name, self._shape, self._dtype = data.name, data.shape, data.dtype
+        self._starts = [np.cumsum([0, *sizes]) for sizes in data.chunks]
+        self._graph = convert_legacy_graph(dict(data.__dask_graph__()))
+
+    def read(self, y: slice, x: slice) -> np.ndarray:
+        """Compute the blocks under a window into one array."""
+        whole = (slice(0, size) for size in self._shape[:-2])
+        window = (*whole, *(slice(*part.indices(size)[:2]) for part, size in zip((y, x), self._shape[-2:])))
+        out = np.empty([part.stop - part.start for part in window], self._dtype)
+        pieces = list(product(*(_pieces(starts, part) for starts, part in zip(self._starts, window))))
+        blocks = [(self._name, *(piece.block for piece in place)) for place in pieces]
+        puts = {
+            ("put", i): Task(("put", i), _put, out, _slices(place, "out"), TaskRef(block), _slices(place, "of"))
+            for i, (place, block) in enumerate(zip(pieces, blocks))
+        }
+        get_sync({**cull(self._graph, set(blocks)), **puts}, list(puts))
+        return out
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """What one block holds of a window, on one axis: pixels ``of`` the block go to ``out`` of the window."""
+
+    block: int
+    of: slice
+    out: slice
+
+
+def _pieces(starts: np.ndarray, window: slice) -> Iterator[_Piece]:
+    """Cut a window of an axis along blocks that begin at ``starts``, the last of which is the end of the axis."""
+    first = max(int(np.searchsorted(starts, window.start, side="right")) - 1, 0)
+    for block in range(first, len(starts) - 1):
+        start, stop = max(starts[block], window.start), min(starts[block + 1], window.stop)
+        if starts[block] >= window.stop:
+            return
+        if start < stop:
+            of = slice(int(start - starts[block]), int(stop - starts[block]))
+            yield _Piece(block, of, slice(int(start - window.start), int(stop - window.start)))
+
+
+def _slices(place: tuple[_Piece, ...], of: str) -> tuple[slice, ...]:
+    return tuple(getattr(piece, of) for piece in place)
+
+
+def _put(out: np.ndarray, where: tuple[slice, ...], block: np.ndarray, part: tuple[slice, ...]) -> None:
+    out[where] = block[part]

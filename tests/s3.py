@@ -1,0 +1,70 @@
+"""A real S3 endpoint on this machine, for as long as a test needs it."""
+
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+BUCKET = "scenes"
+
+
+class Server:
+    """A process that speaks S3 on a free port of loopback and holds its objects in memory."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-u", "-c", _SERVE]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        assert self._process.stdout is not None
+        self.url = f"http://127.0.0.1:{int(self._process.stdout.readline())}"
+        self.ask("PUT", BUCKET)
+
+    def ask(self, method: str, path: str, body: bytes | None = None) -> bytes:
+        """Send a request without a signature."""
+        request = urllib.request.Request(
+            f"{self.url}/{path}", data=body, method=method, headers={"Content-Type": "text/plain"}
+        )
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return bytes(answer.read())
+
+    def environment(self) -> dict[str, str]:
+        """What a client needs to know."""
+        return {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_ALLOW_HTTP": "true",
+            "AWS_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": "tester",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+        }
+
+    def stop(self) -> None:
+        """End the process."""
+        self._process.terminate()
+        self._process.wait()
+
+
+_SERVE = """
+import os
+import time
+from moto.server import ThreadedMotoServer
+server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+server.start()
+print(server.get_host_and_port()[1])
+test = os.getppid()
+while os.getppid() == test:  # also where the test is killed
+    time.sleep(0.5)
+"""
+
+
+@contextmanager
+def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """Serve an empty bucket, ``s3://scenes``, and point the environment at it."""
+    server = Server()
+    try:
+        for name, value in server.environment().items():
+            monkeypatch.setenv(name, value)
+        yield server
+    finally:
+        server.stop()
