@@ -32,6 +32,7 @@ ROOMS = (
     "streaming",
     "synthetic",
     "tasks",
+    "terrain",
     "tiling",
     "training",
 )
