@@ -2,6 +2,10 @@
 
 import importlib.util
 import json
+import os
+import signal
+import threading
+import time
 from pathlib import Path
 
 import dask
@@ -17,7 +21,7 @@ from odc.geo.geobox import GeoBox
 from sklearn.cluster import KMeans
 from sklearn.metrics import davies_bouldin_score
 
-from lsdask import kmeans, schema, store
+from lsdask import kmeans, ledger, schema, store
 from lsdask.errors import BadInput, NotFound, OtherPlan, Unreadable
 
 KS = [2, 4, 7]
@@ -512,3 +516,26 @@ def test_the_same_bits_on_a_cluster(tmp_path):
         report = kmeans.write(opened, expected, tmp_path / "l.zarr", shard=64, client=client, progress=False)
     assert (report.done, report.failed) == (12, ())
     np.testing.assert_array_equal(store.open(tmp_path / "l.zarr"), kmeans.assign(mosaic, expected))
+
+
+@pytest.mark.cluster
+def test_a_worker_killed_in_the_middle_loses_no_label(tmp_path):
+    mosaic = landscape((640, 640))
+    store.write(mosaic, tmp_path / "m.zarr", chunk=32, shard=64)
+    opened = store.open(tmp_path / "m.zarr")
+    centers = kmeans.fit(opened, KS, n_samples=5000)
+    cluster = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
+    with cluster, Client(cluster) as client:
+        victim = next(iter(cluster.workers.values()))
+
+        def kill():
+            while not (tmp_path / "l.zarr").exists() or ledger.read(tmp_path / "l.zarr").done.sum() < 20:
+                time.sleep(0.01)
+            os.kill(victim.pid, signal.SIGKILL)
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        report = kmeans.write(opened, centers, tmp_path / "l.zarr", shard=32, client=client, progress=False)
+        killer.join()
+    assert (report.done, report.failed) == (400, ())
+    np.testing.assert_array_equal(store.open(tmp_path / "l.zarr"), kmeans.assign(mosaic, centers))
