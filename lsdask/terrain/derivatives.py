@@ -96,7 +96,8 @@ def aspect(dem: xr.DataArray, *, edge: Edge = "void") -> xr.DataArray:
 
     Level ground has none, so it is NaN there, as it is in void (gdaldem writes its nodata, -9999). As a band of a
     mosaic, ``northness`` and ``eastness`` of ``bands`` serve better: they do not jump from 360 to 0, and are 0 where
-    level. On pixels that are not square it is the direction on the ground; gdaldem gives that on the grid.
+    level. Where pixels are not square on the ground, as in degrees, it is the direction on the ground; gdaldem's is
+    that on the grid, 20 degrees off at 60 degrees of latitude.
 
     Parameters
     ----------

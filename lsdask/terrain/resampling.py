@@ -66,7 +66,8 @@ def resample(image: xr.DataArray, like: xr.DataArray | GeoBox, *, resampling: st
 
     For files, ``scenes.open("dem.tif", grid=like, resampling="bilinear")`` gives the same heights and reads only what
     it needs. Where the mosaic is finer than the DEM, bilinear heights are facets whose slopes jump: resample with
-    ``"cubic"``, or derive first and resample the bands (but not ``aspect``, whose 359 and 1 would make 180).
+    ``"cubic_spline"`` (which smooths a little), or derive first and resample the bands, but not ``aspect``, whose 359
+    and 1 would make 180.
 
     Parameters
     ----------
@@ -80,7 +81,8 @@ def resample(image: xr.DataArray, like: xr.DataArray | GeoBox, *, resampling: st
     Returns
     -------
     DataArray (..., y, x) float32, lazy if ``image`` or ``like`` is
-        NaN beyond the image and where a pixel's centre lies in void; the same whatever the chunks.
+        NaN beyond the image and where a pixel's centre lies in void. Whatever the chunks it is the same, but for the
+        last digit of float32.
 
     Raises
     ------
