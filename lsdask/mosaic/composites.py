@@ -109,7 +109,8 @@ def composite_parts(
     Returns
     -------
     Composite
-        Its image is that of ``composite``. ``dask.compute(*parts)``, or ``write(stack(...))``, reads pixels once.
+        Its image is that of ``composite``. ``dask.compute(*parts)`` reads pixels once, and so does writing
+        ``stack([parts.image, parts.looks])``.
 
     Raises
     ------

@@ -1,6 +1,7 @@
 """Quality bands become masks: ``True`` where a pixel is valid."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import dask.array as da
@@ -9,6 +10,7 @@ import xarray as xr
 from scipy import ndimage
 
 from lsdask.errors import BadInput, sentence
+from lsdask.mosaic import graphs
 
 SCL = {
     "no_data": 0,
@@ -153,10 +155,7 @@ def grow(mask: xr.DataArray, pixels: int) -> xr.DataArray:
         raise BadInput(sentence("pixels", "not be negative", f"pixels={pixels}"))
     if not isinstance(mask.data, da.Array):
         return mask.copy(data=grow_block(mask.values, pixels))
-    depth = {axis: min(pixels, mask.shape[axis]) for axis in (mask.ndim - 2, mask.ndim - 1)}
-    fitting = mask.data.rechunk({axis: _at_least(mask.data.chunks[axis], least) for axis, least in depth.items()})
-    grown = da.map_overlap(grow_block, fitting, pixels=pixels, depth=depth, boundary="none", dtype=bool)
-    return mask.copy(data=grown.rechunk(mask.data.chunks))
+    return mask.copy(data=graphs.around(partial(grow_block, pixels=pixels), mask.data, pixels, bool))
 
 
 def grow_block(mask: np.ndarray, pixels: int) -> np.ndarray:
@@ -177,17 +176,6 @@ def grow_block(mask: np.ndarray, pixels: int) -> np.ndarray:
         if not mask[plane].all():
             grown[plane] = ndimage.distance_transform_edt(mask[plane]) > pixels
     return grown
-
-
-def _at_least(sizes: tuple[int, ...], depth: int) -> tuple[int, ...]:
-    """Join neighbouring chunks until each is as long as the overlap, which Dask would else refuse."""
-    joined: list[int] = []
-    for size in sizes:
-        if joined and min(joined[-1], size) < depth:
-            joined[-1] += size
-        else:
-            joined.append(size)
-    return tuple(joined)
 
 
 def _mask(quality: Any, name: str, of: Callable[[np.ndarray], np.ndarray]) -> xr.DataArray:
