@@ -8,6 +8,7 @@ memory is its own, and only ratios count. Quality is the mean squared distance o
 * Rivals of quality, at ``--rival-size``: scikit-learn ``KMeans(n_init=3)`` and ``MiniBatchKMeans`` in memory, naive
   ``Incremental(MiniBatchKMeans)`` on the mosaic's chunks, ``dask_ml.cluster.KMeans``. That mosaic is sorted by
   brightness, row by row: the worst case for whatever follows the order of the chunks.
+* Quality on real scenes, where ``--data`` is Valles Marineris: against ``KMeans(n_init=3)``, standardised, every k.
 """
 
 import argparse
@@ -62,6 +63,14 @@ def prepare(folder: Path, size: int, rival_size: int) -> None:
     order = np.argsort(flat.sum(axis=0), kind="stable")
     small = small.copy(data=flat[:, order].reshape(small.shape))
     ls.store.write(small, folder / "sorted.zarr", chunk=max(rival_size // 8, 16), shard=max(rival_size // 8, 16))
+
+
+def prepare_real(folder: Path, data: Path) -> None:
+    """Write a folder of scenes as one mosaic."""
+    import lsdask as ls
+
+    image = ls.mosaic.composite(ls.scenes.open(data / "images"))
+    ls.mosaic.write(image, folder / "valles.zarr", progress=False).check()
 
 
 # Stages over the large mosaic
@@ -149,13 +158,12 @@ def fitted_sklearn(centers: np.ndarray) -> Any:
 # Stages over the small, sorted one: time and quality, k = 8
 
 
-def rows_of(folder: Path) -> tuple[Any, np.ndarray]:
-    """The small mosaic and its valid pixels (n, band)."""
+def rows_of(folder: Path, name: str = "sorted.zarr") -> tuple[Any, np.ndarray]:
+    """A mosaic and its valid pixels (n, band)."""
     import lsdask as ls
 
-    mosaic = ls.store.open(folder / "sorted.zarr", chunks=1)
-    flat = mosaic.values.reshape(4, -1).T
-    return mosaic, flat[(flat != 0).all(axis=1)].astype("float64")
+    mosaic = ls.store.open(folder / name, chunks=1)
+    return mosaic, mosaic.values[:, ls.schema.valid(mosaic).values].T.astype("float64")
 
 
 def quality(rows: np.ndarray, centers: np.ndarray) -> float:
@@ -222,6 +230,32 @@ def stage_small_dask_ml(folder: Path) -> dict[str, Any]:
     model = KMeans(RIVAL_K, random_state=0)
     result = timed(lambda: model.fit(valid))
     return {**result, "msd": {str(RIVAL_K): quality(rows, model.cluster_centers_)}}
+
+
+def stage_valles_lsdask(folder: Path) -> dict[str, Any]:
+    """What is measured, all k, on real scenes with bands of different units."""
+    import lsdask as ls
+
+    mosaic, rows = rows_of(folder, "valles.zarr")
+    found: list[Any] = []
+    result = timed(lambda: found.append(ls.kmeans.fit(mosaic, KS, standardise=True)))
+    scale = rows.std(axis=0)
+    return {**result, "msd": {str(k): quality(rows / scale, found[0].values[i, :k] / scale) for i, k in enumerate(KS)}}
+
+
+def stage_valles_sklearn(folder: Path) -> dict[str, Any]:
+    """KMeans(n_init=3) on all valid pixels of the same, standardised."""
+    from sklearn.cluster import KMeans
+
+    _, rows = rows_of(folder, "valles.zarr")
+    rows = rows / rows.std(axis=0)
+    found: dict[str, float] = {}
+
+    def fit() -> None:
+        for k in KS:
+            found[str(k)] = KMeans(k, n_init=3, random_state=0).fit(rows).inertia_ / len(rows)
+
+    return {**timed(fit), "msd": found}
 
 
 def chunked_rows(mosaic: Any) -> Any:
@@ -292,10 +326,19 @@ def anonymous_bytes() -> int:
 
 
 def measure_all(
-    folder: Path, size: int, rival_size: int, *, rivals: bool = True, limit: float = 600.0, isolated: bool = True
+    folder: Path,
+    size: int,
+    rival_size: int,
+    *,
+    data: Path | None = None,
+    rivals: bool = True,
+    limit: float = 600.0,
+    isolated: bool = True,
 ) -> list[dict[str, Any]]:
     """Prepare, run every stage, and give the two results."""
     prepare(folder, size, rival_size)
+    if data is not None:
+        prepare_real(folder, data)
 
     def run(name: str) -> dict[str, Any]:
         result = rounded(measure(name, folder, limit, isolated=isolated))
@@ -310,6 +353,9 @@ def measure_all(
     fits["refine_pass_of_read"], fits["refine_pass_of_read_cpu"] = ratios(refine, read)
     if rivals:
         fits["sorted"] = {"size": rival_size, **rival_results(run)}
+    if data is not None:
+        full, ours = run("valles_sklearn"), run("valles_lsdask")
+        fits["valles"] = {"sklearn_full": full, "lsdask": {**ours, "msd_of_full": of_full(ours, full)}}
     marks = {"benchmark": "B6 labels", **head, "assign": labels, "write": write, "read_and_predict": predict}
     marks["times_predict"], marks["times_predict_cpu"] = ratios(predict, labels)
     marks["times_predict_stored"], marks["times_predict_stored_cpu"] = ratios(predict, write)
@@ -330,9 +376,14 @@ def rival_results(run: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
     names = ("small_lsdask", "small_minibatch", "small_incremental", "small_dask_ml")
     found = {name.removeprefix("small_"): run(name) for name in names}
     for result in found.values():
-        msd = result.pop("msd", {}) if "msd" in full else {}
-        result["msd_of_full"] = {k: round(value / full["msd"][k], 4) for k, value in msd.items()}
+        result["msd_of_full"] = of_full(result, full)
     return {"sklearn_full": full, **found}
+
+
+def of_full(result: dict[str, Any], full: dict[str, Any]) -> dict[str, float]:
+    """Mean squared distances over those of full k-means."""
+    msd = result.pop("msd", {}) if "msd" in full else {}
+    return {k: round(value / full["msd"][k], 4) for k, value in msd.items()}
 
 
 def rounded(result: dict[str, Any]) -> dict[str, Any]:
@@ -352,13 +403,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, default=8192)
     parser.add_argument("--rival-size", type=int, default=2048)
+    parser.add_argument("--data", type=Path, help="the folder valles-marineris of the real scenes")
     parser.add_argument("--no-rivals", action="store_true")
     parser.add_argument("--limit", type=float, default=600.0, help="seconds a stage may take")
     parser.add_argument("--folder", type=Path, help="where the temporary stores go")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as temporary:
         results = measure_all(
-            Path(temporary), options.size, options.rival_size, rivals=not options.no_rivals, limit=options.limit
+            Path(temporary),
+            options.size,
+            options.rival_size,
+            data=options.data,
+            rivals=not options.no_rivals,
+            limit=options.limit,
         )
     for result in results:
         print(json.dumps(result))

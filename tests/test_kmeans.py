@@ -21,8 +21,9 @@ from odc.geo.geobox import GeoBox
 from sklearn.cluster import KMeans
 from sklearn.metrics import davies_bouldin_score
 
-from lsdask import kmeans, ledger, schema, store
+from lsdask import kmeans, ledger, scenes, schema, store
 from lsdask.errors import BadInput, NotFound, OtherPlan, Unreadable
+from lsdask.mosaic import composite
 
 KS = [2, 4, 7]
 
@@ -539,3 +540,19 @@ def test_a_worker_killed_in_the_middle_loses_no_label(tmp_path):
         killer.join()
     assert (report.done, report.failed) == (400, ())
     np.testing.assert_array_equal(store.open(tmp_path / "l.zarr"), kmeans.assign(mosaic, centers))
+
+
+@pytest.mark.slow
+@pytest.mark.realdata
+def test_real_scenes_cluster_as_well_as_by_full_k_means(data):
+    mosaic = composite(scenes.open(data / "valles-marineris" / "images"))
+    rows = valid_rows(mosaic.compute()).astype("float64")
+    rows /= rows.std(axis=0)
+    ks = [2, 4, 6, 8, 10, 12]
+    centers = kmeans.fit(mosaic, ks, standardise=True)
+    for i, k in enumerate(ks):
+        whole = KMeans(k, n_init=3, random_state=0).fit(rows)
+        found = KMeans(k, init=centers.values[i, :k] / centers["scale"].values, n_init=1, max_iter=1)
+        found.fit(rows[:k])
+        found.cluster_centers_ = centers.values[i, :k] / centers["scale"].values
+        assert -found.score(rows) <= 1.01 * whole.inertia_, k
