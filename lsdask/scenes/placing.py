@@ -136,7 +136,7 @@ def _rounded(places: np.ndarray, margin: int) -> np.ndarray:
 
 
 def turn(outline: Outline, onto: Outline) -> Outline:
-    """Move a raster in degrees by whole turns to where a grid in degrees is, as on one that crosses the antimeridian."""
+    """Move a raster in degrees by whole turns to where a grid in degrees is, such as one across the antimeridian."""
     if not is_geographic(onto.crs) or not equal(outline.crs, onto.crs):
         return outline
     left = extents([outline], onto)[0, 1]
