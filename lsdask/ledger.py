@@ -117,6 +117,23 @@ def read(target: str | Path) -> Ledger:
         return Ledger(store.group(target, write=True)[NAME])  # type: ignore[arg-type]
 
 
+def done(target: str | Path) -> np.ndarray:
+    """Say which tiles of a target are done, without the right to write it.
+
+    Returns
+    -------
+    (rows, columns) bool array
+
+    Raises
+    ------
+    BadInput
+        If the target was not made by a run.
+    """
+    plan_of(target)
+    with store.told(target):
+        return np.asarray(store.group(target)[NAME][:]) == DONE  # type: ignore[index]
+
+
 class Lock(Protocol):
     """A target taken for one run."""
 

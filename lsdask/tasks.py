@@ -14,7 +14,7 @@ import uuid
 from asyncio import CancelledError
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -174,14 +174,17 @@ def _place(failure: Failure) -> Place:
 # The target
 
 
-def _transaction(target: str, client: "Client | None", label: str) -> AbstractContextManager[None]:
+@contextmanager
+def _transaction(target: str, client: "Client | None", label: str) -> Iterator[None]:
     """Open the transaction that a repository needs; nothing elsewhere."""
     if not store.is_repository(target):
-        return nullcontext()
+        yield
+        return
     if client is not None:
         do = "Leave client out, so that threads of this process write it, or write an s3:// or gs:// store"
         raise BadInput(sentence("client", "be None where the target is a repository", f"target={target}", do))
-    return store.session(target, label)
+    with store.told(target), store.session(target, f"lsdask {label}"):
+        yield
 
 
 @contextmanager

@@ -2,15 +2,33 @@
 
 from lsdask.mosaic.composites import METHODS, Composite, composite, composite_parts
 from lsdask.mosaic.feathering import feather
-from lsdask.mosaic.masks import BQA, QA_PIXEL, SCL, grow, grow_block, mask_qa, mask_scl, qa_block
+from lsdask.mosaic.masks import (
+    BQA,
+    CLOUDS,
+    CMASK,
+    QA_PIXEL,
+    SCL,
+    grow,
+    grow_block,
+    mask,
+    mask_cmask,
+    mask_qa,
+    mask_scl,
+    mask_snow,
+    qa_block,
+)
+from lsdask.mosaic.overviews import halve_block, overviews
 from lsdask.mosaic.pairs import pair, pair_of
 from lsdask.mosaic.seasons import PERIODS, seasons
+from lsdask.mosaic.shapes import mask_vector
 from lsdask.mosaic.shifts import shift, shift_text
 from lsdask.mosaic.stacking import stack
 from lsdask.mosaic.writing import WriteTile, write
 
 __all__ = [
     "BQA",
+    "CLOUDS",
+    "CMASK",
     "METHODS",
     "PERIODS",
     "QA_PIXEL",
@@ -22,8 +40,14 @@ __all__ = [
     "feather",
     "grow",
     "grow_block",
+    "halve_block",
+    "mask",
+    "mask_cmask",
     "mask_qa",
     "mask_scl",
+    "mask_snow",
+    "mask_vector",
+    "overviews",
     "pair",
     "pair_of",
     "qa_block",

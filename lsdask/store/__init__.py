@@ -8,7 +8,7 @@ objects, and a shard is always written whole by one writer.
 from lsdask.store.leases import Lease
 from lsdask.store.making import ID, create, making, rename, write
 from lsdask.store.places import Place, exists, group, is_local, objects, text, told
-from lsdask.store.reading import OVERVIEWS, SOURCE, array, fingerprint, open, source
+from lsdask.store.reading import OVERVIEWS, SOURCE, array, fingerprint, level_path, open, source
 from lsdask.store.versions import is_repository, session
 from lsdask.store.windows import Reader, reader
 
@@ -26,6 +26,7 @@ __all__ = [
     "group",
     "is_local",
     "is_repository",
+    "level_path",
     "making",
     "objects",
     "open",

@@ -168,7 +168,7 @@ class _Rootless(WrapperStore[Store]):
         return False
 
 
-def create(path: Place, template: xr.DataArray, *, chunk: int = 512, shard: int = 4096, group: str = "") -> None:
+def create(path: Place, template: xr.DataArray, *, chunk: int = 512, shard: int = 4096) -> None:
     """Make a store that holds no pixels yet: what is not written later reads as no data.
 
     Parameters
@@ -180,8 +180,6 @@ def create(path: Place, template: xr.DataArray, *, chunk: int = 512, shard: int 
         ``dask.array.zeros`` will do.
     chunk, shard : int
         Sides of a chunk and of a shard, in pixels; ``shard`` a multiple of ``chunk``.
-    group : str
-        A group below that of ``path``, such as an overview's; default that of ``path`` itself.
 
     Raises
     ------
@@ -212,7 +210,6 @@ def create(path: Place, template: xr.DataArray, *, chunk: int = 512, shard: int 
         warnings.filterwarnings("ignore", message=".*Zarr (V3 specification|format 3 specification).*")
         dataset.to_zarr(
             places.node(path, write=True),
-            group=group or None,
             mode="w",
             compute=False,
             consolidated=True,

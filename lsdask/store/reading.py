@@ -15,10 +15,10 @@ from lsdask.store import places
 from lsdask.store.places import Place
 
 SOURCE = "lsdask_source"
-"""Encoding key of an opened image: its place, its array and its Dask name (which any operation changes)."""
+"""Encoding key of an opened image: its path, variable and Dask name (which any operation changes)."""
 
 OVERVIEWS = "overviews"
-"""The group that holds the overviews of a store, in groups named 1, 2, ..."""
+"""The group that holds the overviews of a store: 1, 2, ..., each a store itself."""
 
 
 def open(path: Place, *, chunks: int = 2048, name: str | None = None, level: int = 0) -> xr.DataArray:
@@ -45,29 +45,38 @@ def open(path: Place, *, chunks: int = 2048, name: str | None = None, level: int
     NotFound, Unreadable, BadInput
         If there is no group or no such overview, it cannot be read, or it holds no or several images.
     """
-    group = f"{OVERVIEWS}/{level}" if level else ""
-    dataset = _dataset(path, group)
+    path = level_path(path, level) if level else path
+    dataset = _dataset(path)
     image = dataset[_image_name(dataset, path, name)]
     stored = image.encoding.get("chunks", (1,) * image.ndim)[-1]
     side = max(-(-chunks // stored), 1) * stored
     image = image.chunk({dim: side if dim in ("y", "x") else -1 for dim in image.dims})
     if "_FillValue" in image.attrs and image.dtype.kind in "iu":
         image.attrs["_FillValue"] = image.dtype.type(image.attrs["_FillValue"])
-    image.encoding[SOURCE] = (places.text(path), f"{group}/{image.name}".lstrip("/"), image.data.name)
+    image.encoding[SOURCE] = (places.text(path), str(image.name), image.data.name)
     return image
 
 
-def _dataset(path: Place, group: str = "") -> xr.Dataset:
+def level_path(path: Place, level: int) -> str:
+    """Give the place of an overview of a store, a store itself.
+
+    Examples
+    --------
+    >>> level_path("mosaic.zarr", 2)
+    'mosaic.zarr/overviews/2'
+    """
+    return f"{places.text(path).rstrip('/')}/{OVERVIEWS}/{level}"
+
+
+def _dataset(path: Place) -> xr.Dataset:
     """Open a group as plain xarray does, but as stored."""
     # Web servers do not list what they hold; elsewhere consolidated metadata may be older than the arrays.
     consolidated = None if places.text(path).startswith(places.WEB) else False
-    what = f"an overview {group.split('/')[-1]}" if group else "a Zarr group"
     try:
         with places.told(path), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*Failed to open Zarr store with consolidated metadata.*")
             return xr.open_zarr(
                 places.node(path),
-                group=group or None,
                 chunks=None,
                 mask_and_scale=False,
                 decode_coords="all",
@@ -76,10 +85,9 @@ def _dataset(path: Place, group: str = "") -> xr.Dataset:
     except LsdaskError:
         raise
     except (FileNotFoundError, GroupNotFoundError) as error:
-        do = "Make it with mosaic.overviews" if group else ""
-        raise NotFound(sentence("path", f"name {what}", f"path={path}, where there is none", do)) from error
+        raise NotFound(sentence("path", "name a Zarr group", f"path={path}, where there is none")) from error
     except (OSError, ValueError, KeyError) as error:
-        raise Unreadable(sentence("path", f"name {what} that can be read", f"path={path}: {error}")) from error
+        raise Unreadable(sentence("path", "name a Zarr group that can be read", f"path={path}: {error}")) from error
 
 
 def _image_name(dataset: xr.Dataset, path: Place, name: str | None) -> str:
@@ -123,14 +131,8 @@ def source(image: xr.DataArray) -> str | None:
 
     An image that was opened and then changed in any way (a window, other bands, other values) is something else.
     """
-    held = source_array(image)
-    return None if held is None else held[0]
-
-
-def source_array(image: xr.DataArray) -> tuple[str, str] | None:
-    """Give the place of the store that ``image`` was opened from and its array in it, or None: see ``source``."""
-    path, name, token = image.encoding.get(SOURCE, (None, None, None))
-    return (path, name) if path is not None and getattr(image.data, "name", None) == token else None
+    path, _, token = image.encoding.get(SOURCE, (None, None, None))
+    return path if path is not None and getattr(image.data, "name", None) == token else None
 
 
 def fingerprint(image: xr.DataArray) -> str:
@@ -142,13 +144,16 @@ def fingerprint(image: xr.DataArray) -> str:
     -------
     str of 16 hexadecimal digits
     """
-    held = source_array(image)
-    if held is None:
+    path = source(image)
+    if path is None:
         from dask.base import tokenize
 
         return hashlib.sha256(tokenize(image).encode()).hexdigest()[:16]
-    path, name = held
     group = places.group(path)
     with places.told(path):
-        parts: list[Any] = [group.attrs.get("lsdask_id"), group[name].metadata.to_dict(), str(schema.geobox(image))]
+        parts: list[Any] = [
+            group.attrs.get("lsdask_id"),
+            group[str(image.name)].metadata.to_dict(),
+            str(schema.geobox(image)),
+        ]
     return hashlib.sha256(json.dumps(parts, default=str, sort_keys=True).encode()).hexdigest()[:16]

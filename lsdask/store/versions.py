@@ -7,12 +7,12 @@ process did not commit is lost.
 """
 
 import os
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock, Timeout
 from zarr.abc.store import Store
 
 from lsdask.errors import BadInput, NotFound, OtherPlan, sentence
@@ -25,7 +25,6 @@ _MAIN = "main"
 
 _open: dict[str, "Session"] = {}
 """The transactions of the runs of this process: their kernels know a target by its name only."""
-_turn = threading.Lock()
 
 
 def is_repository(path: object) -> bool:
@@ -59,21 +58,34 @@ def session(place: str, message: str) -> Iterator[None]:
     Raises
     ------
     OtherPlan
-        If another run writes it, in this process or elsewhere: the later one does not commit.
+        If another run writes it. In an object store that shows when the later one commits, which then fails.
     """
-    import icechunk
-
+    icechunk = _icechunk(place)
     where, branch = _parts(place)
-    with _turn:
-        if place in _open:
-            raise OtherPlan(f"{place} is being written by another run. Wait for it to end, or pass another target.")
-        writing = icechunk.Repository.open_or_create(_storage(where)).writable_session(branch or _MAIN)
+    storage = _storage(where)
+    with _alone(where, place):
+        writing = icechunk.Repository.open_or_create(storage).writable_session(branch or _MAIN)
         _open[place] = writing
-    try:
+        try:
+            yield
+        finally:
+            del _open[place]
+            _commit(writing, place, message)
+
+
+@contextmanager
+def _alone(where: str, place: str) -> Iterator[None]:
+    """Keep other runs of this machine away from a local repository, where commits are not safe from each other."""
+    if "://" in where:
         yield
-    finally:
-        del _open[place]
-        _commit(writing, place, message)
+        return
+    Path(where).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(f"{where}.lock", timeout=0):
+            yield
+    except Timeout as error:
+        do = "Wait for it to end, or pass another target."
+        raise OtherPlan(f"{place} is being written by another run. {do}") from error
 
 
 def _commit(writing: "Session", place: str, message: str) -> None:
@@ -90,8 +102,7 @@ def _commit(writing: "Session", place: str, message: str) -> None:
 
 def _reading(place: str) -> "Session":
     """Open a version of a repository; a name is a branch, else a tag, else a snapshot."""
-    import icechunk
-
+    icechunk = _icechunk(place)
     where, name = _parts(place)
     repository = _repository(where, place)
     if name is None or name in repository.list_branches():
@@ -115,6 +126,17 @@ def _repository(where: str, place: str) -> "Repository":
     return icechunk.Repository.open(storage)
 
 
+def _icechunk(place: str) -> Any:
+    """Import Icechunk, which is optional."""
+    try:
+        import icechunk
+    except ImportError as error:
+        do = "Install it: pip install 'lsdask[icechunk]'"
+        rule = "name no repository where icechunk is not installed"
+        raise BadInput(sentence("path", rule, f"path={place}", do)) from error
+    return icechunk
+
+
 def _parts(place: str) -> tuple[str, str | None]:
     """Cut a place into where it is and which version.
 
@@ -129,11 +151,8 @@ def _parts(place: str) -> tuple[str, str | None]:
 
 def _storage(where: str) -> Any:
     """Give what Icechunk calls a storage, with the credentials of the environment."""
-    try:
-        import icechunk
-    except ImportError as error:
-        do = "Install it: pip install 'lsdask[icechunk]'"
-        raise BadInput(sentence("path", "be no repository where icechunk is not installed", where, do)) from error
+    import icechunk
+
     scheme, _, rest = where.rpartition("://")
     bucket, _, prefix = rest.partition("/")
     if scheme == "":

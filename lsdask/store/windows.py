@@ -29,7 +29,7 @@ class Reader:
     path : str or None
         The store, if the image is one; each window is then read from it directly.
     name : str or None
-        Its array.
+        Its variable.
     image : DataArray or None
         Any other image, which travels with the reader.
     """
@@ -87,8 +87,8 @@ class Reader:
 
 def reader(image: xr.DataArray) -> Reader:
     """Make a Reader: straight from the store if ``image`` is an opened one, else through the image itself."""
-    held = reading.source_array(image)
-    return Reader(image=image) if held is None else Reader(path=held[0], name=held[1])
+    path = reading.source(image)
+    return Reader(image=image) if path is None else Reader(path=path, name=str(image.name))
 
 
 def _cut(data: Any) -> "_Blocks | np.ndarray":
