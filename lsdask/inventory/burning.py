@@ -155,7 +155,9 @@ def through(transform: Affine, xy: np.ndarray) -> np.ndarray:
     return np.stack([x, y], axis=1)
 
 
-def burn_block(geometries: np.ndarray, window: Window, *, values: Any = 1, dtype: Any = "uint8") -> np.ndarray:
+def burn_block(
+    geometries: np.ndarray, window: Window, *, values: Any = 1, dtype: Any = "uint8", all_touched: bool = False
+) -> np.ndarray:
     """Burn geometries in pixel coordinates into a window of the grid.
 
     Parameters
@@ -168,6 +170,8 @@ def burn_block(geometries: np.ndarray, window: Window, *, values: Any = 1, dtype
         What to burn, one for all or one for each.
     dtype : dtype
         Of the result.
+    all_touched : bool
+        Burn every pixel that a geometry touches, not those only whose centre it holds.
 
     Returns
     -------
@@ -179,7 +183,8 @@ def burn_block(geometries: np.ndarray, window: Window, *, values: Any = 1, dtype
         return np.zeros(shape, dtype)
     pairs = zip(geometries, np.broadcast_to(values, len(geometries)).tolist())
     corner = Affine.translation(columns.start, rows.start)
-    return rasterio.features.rasterize(pairs, out_shape=shape, transform=corner, fill=0, dtype=dtype)
+    options = {"fill": 0, "dtype": dtype, "all_touched": all_touched}
+    return rasterio.features.rasterize(pairs, out_shape=shape, transform=corner, **options)
 
 
 class Burning:
@@ -191,12 +196,17 @@ class Burning:
         In pixel coordinates (column, row).
     shape : (int, int)
         The grid, pixels (y, x).
+    all_touched : bool
+        As for ``burn_block``.
     """
 
     ndim = 2
 
-    def __init__(self, geometries: np.ndarray, shape: tuple[int, int], dtype: Any) -> None:
+    def __init__(
+        self, geometries: np.ndarray, shape: tuple[int, int], dtype: Any, *, all_touched: bool = False
+    ) -> None:
         self.geometries, self.shape, self.dtype = geometries, (int(shape[0]), int(shape[1])), np.dtype(dtype)
+        self.all_touched = all_touched
 
     @cached_property
     def tree(self) -> shapely.STRtree:
@@ -207,13 +217,13 @@ class Burning:
         return {key: value for key, value in self.__dict__.items() if key != "tree"}
 
     def __dask_tokenize__(self) -> Any:
-        return "lsdask.Burning", self.shape, str(self.dtype), shapely.to_wkb(self.geometries).tolist()
+        return "lsdask.Burning", self.shape, str(self.dtype), self.all_touched, shapely.to_wkb(self.geometries).tolist()
 
     def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
         window, steps = hull(key, self.shape)
         box = shapely.box(window[1].start, window[0].start, window[1].stop, window[0].stop)
         touching = np.sort(self.tree.query(box))
-        return burn_block(self.geometries[touching], window, dtype=self.dtype)[steps]
+        return burn_block(self.geometries[touching], window, dtype=self.dtype, all_touched=self.all_touched)[steps]
 
 
 def hull(key: tuple[slice, ...], shape: Sequence[int]) -> tuple[Window, tuple[slice, slice]]:
@@ -237,7 +247,9 @@ def _span(taken: range) -> tuple[slice, slice]:
     return slice(low, high), slice(taken[0] - low, last if last >= 0 else None, taken.step)
 
 
-def burn(geometries: np.ndarray, shape: Sequence[int], *, chunks: Any, dtype: Any = "uint8") -> da.Array:
+def burn(
+    geometries: np.ndarray, shape: Sequence[int], *, chunks: Any, dtype: Any = "uint8", all_touched: bool = False
+) -> da.Array:
     """Make a lazy array (y, x) of geometries in pixel coordinates: 1 in them, 0 outside; one task a chunk."""
-    source = Burning(geometries, (shape[0], shape[1]), dtype)
+    source = Burning(geometries, (shape[0], shape[1]), dtype, all_touched=all_touched)
     return da.from_array(source, chunks=chunks, asarray=False, meta=np.empty((0, 0), dtype))

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 from scipy import ndimage
 
+from lsdask import schema
 from lsdask.errors import BadInput, sentence
 from lsdask.mosaic import graphs
 
@@ -41,18 +42,67 @@ QA_PIXEL = {
 
 BQA = {
     "fill": (0, 1, 1),
+    "terrain": (1, 1, 1),
     "cloud": (4, 1, 1),
     "cloud_shadow": (7, 2, 3),
     "snow": (9, 2, 3),
     "cirrus": (11, 2, 3),
 }
-"""Landsat 8 Collection 1, of which confidence 3 is high. Source: USGS LSDS-1873, Quality Assessment band."""
+"""Landsat 8 Collection 1, of which confidence 3 is high; ``terrain`` is what a mountain hides from the sensor.
+Source: USGS LSDS-1873, Quality Assessment band."""
+
+CMASK = {"no_data": 0, "clear": 127, "cloud": 255}
+"""Classes of INPE's cloud mask of CBERS scenes. Source: Brazil Data Cube, cube-builder documentation (clear 127, not
+clear 255, no data 0)."""
+
+CLOUDS: dict[str, tuple[str, ...]] = {
+    "scl": ("no_data", "defective", "cloud_shadow", "cloud_medium", "cloud_high", "cirrus"),
+    "qa_pixel": ("fill", "dilated_cloud", "cirrus", "cloud", "cloud_shadow"),
+    "bqa": ("fill", "cloud", "cloud_shadow", "cirrus"),
+    "cmask": ("no_data", "cloud"),
+}
+"""What each kind of quality band hides unless asked otherwise: clouds, their shadows, and what is no data."""
+
+
+def mask(quality: xr.DataArray, kind: str, *, hide: Sequence[str] | None = None) -> xr.DataArray:
+    """Make a mask of a quality band, by the name of its kind.
+
+    Parameters
+    ----------
+    quality : DataArray (..., y, x), integers
+        The quality band, at any times; a ``band`` dimension must have one band.
+    kind : {"scl", "qa_pixel", "bqa", "cmask"}
+        Sentinel-2 scene classification, Landsat Collection 2 or 1, CBERS.
+    hide : sequence of str, optional
+        What is not valid, of the names in ``SCL``, ``QA_PIXEL``, ``BQA`` or ``CMASK``; default ``CLOUDS[kind]``. For
+        snow too: ``[*CLOUDS[kind], "snow"]``.
+
+    Returns
+    -------
+    DataArray (..., y, x) bool, lazy if ``quality`` is
+        ``True`` where a pixel is valid.
+
+    Raises
+    ------
+    BadInput
+        If ``kind`` or a name to hide is unknown, or ``quality`` is not integers of one band.
+
+    Examples
+    --------
+    >>> clear = mask(cube.sel(band=["SCL"]), "scl")  # doctest: +SKIP
+    """
+    if kind not in CLOUDS:
+        raise BadInput(sentence("kind", f"be one of {', '.join(CLOUDS)}", f"kind={kind!r}"))
+    names = CLOUDS[kind] if hide is None else hide
+    if kind in ("scl", "cmask"):
+        return _mask_classes(quality, kind, names, SCL if kind == "scl" else CMASK)
+    return mask_qa(quality, hide=names, bits=QA_PIXEL if kind == "qa_pixel" else BQA)
 
 
 def mask_scl(
     scl: xr.DataArray,
     *,
-    hide: Sequence[str] = ("no_data", "defective", "cloud_shadow", "cloud_medium", "cloud_high", "cirrus"),
+    hide: Sequence[str] = CLOUDS["scl"],
 ) -> xr.DataArray:
     """Make a mask of a Sentinel-2 scene classification.
 
@@ -73,15 +123,92 @@ def mask_scl(
     BadInput
         If a class is unknown or ``scl`` is not integers of one band.
     """
-    _check_names("hide", hide, SCL)
-    hidden = [SCL[name] for name in hide]
-    return _mask(scl, "scl", lambda values: ~np.isin(values, hidden))
+    return _mask_classes(scl, "scl", hide, SCL)
+
+
+def mask_cmask(cmask: xr.DataArray, *, hide: Sequence[str] = CLOUDS["cmask"]) -> xr.DataArray:
+    """Make a mask of the cloud mask that INPE delivers with CBERS scenes.
+
+    Parameters
+    ----------
+    cmask : DataArray (..., y, x), integers
+        The CMASK band, at any times; a ``band`` dimension must have one band.
+    hide : sequence of str
+        Classes that are not valid, of ``CMASK``. It tells no shadows: see ``grow``.
+
+    Returns
+    -------
+    DataArray (..., y, x) bool, lazy if ``cmask`` is
+        ``True`` where a pixel is valid.
+
+    Raises
+    ------
+    BadInput
+        If a class is unknown or ``cmask`` is not integers of one band.
+    """
+    return _mask_classes(cmask, "cmask", hide, CMASK)
+
+
+def mask_snow(cube: xr.DataArray, *, green: str, swir: str, above: float = 0.4) -> xr.DataArray:
+    """Make a mask of snow from the bands themselves, for sensors whose quality band tells none.
+
+    Snow is where (green - swir) / (green + swir), the normalised difference snow index, is above a threshold. Clear
+    water and shadows on snow are so too, and are hidden with it.
+
+    Parameters
+    ----------
+    cube : DataArray (..., band, y, x)
+        Reflectances, in any unit that is 0 at no light: take an offset away first.
+    green, swir : str
+        Bands near 0.56 and 1.6 micrometres.
+    above : float
+        The threshold.
+
+    Returns
+    -------
+    DataArray (..., y, x) bool, lazy if ``cube`` is
+        ``True`` where there is no snow, and where a band is void and nothing can be said.
+
+    Raises
+    ------
+    BadInput
+        If ``cube`` has no such bands.
+
+    Notes
+    -----
+    Source: D. K. Hall, G. A. Riggs and V. V. Salomonson, Development of methods for mapping global snow cover using
+    MODIS data, Remote Sensing of Environment 54, 1995.
+    """
+    names = schema.bands(cube) if isinstance(cube, xr.DataArray) and "band" in cube.dims else ()
+    for name, band in (("green", green), ("swir", swir)):
+        if band not in names:
+            raise BadInput(sentence(name, f"be a band of cube ({', '.join(names) or 'which has none'})", repr(band)))
+    pair = cube.isel(band=[names.index(green), names.index(swir)])
+    known = schema.valid(pair)
+    values = pair.data.astype("float32")
+    snow = snow_block(values[..., 0, :, :], values[..., 1, :, :], above=above)
+    return known.copy(data=~(snow & known.data)).rename("valid")
+
+
+def snow_block(green: Any, swir: Any, *, above: float) -> Any:
+    """Say where the normalised difference snow index is above a threshold.
+
+    Parameters
+    ----------
+    green, swir : float arrays of one shape
+    above : float
+
+    Returns
+    -------
+    bool array of the same shape
+    """
+    return (green - swir) > above * (green + swir)
 
 
 def mask_qa(
     qa: xr.DataArray,
     *,
-    hide: Sequence[str] = ("fill", "dilated_cloud", "cirrus", "cloud", "cloud_shadow"),
+    hide: Sequence[str] = CLOUDS["qa_pixel"],
     bits: Mapping[str, tuple[int, int, int]] = QA_PIXEL,
 ) -> xr.DataArray:
     """Make a mask of a band of quality bits, such as Landsat's.
@@ -108,7 +235,7 @@ def mask_qa(
     """
     _check_names("hide", hide, bits)
     asked = [bits[name] for name in hide]
-    return _mask(qa, "qa", lambda values: qa_block(values, asked))
+    return _mask(qa, "qa", partial(qa_block, conditions=asked))
 
 
 def qa_block(values: np.ndarray, conditions: Sequence[tuple[int, int, int]]) -> np.ndarray:
@@ -193,6 +320,17 @@ def _mask(quality: Any, name: str, of: Callable[[np.ndarray], np.ndarray]) -> xr
     mask = quality.drop_vars("band", errors="ignore").copy(data=data)
     mask.attrs, mask.encoding = {}, {}
     return mask.rename("valid")
+
+
+def _mask_classes(quality: Any, name: str, hide: Sequence[str], classes: Mapping[str, int]) -> xr.DataArray:
+    """Hide some classes of a classification."""
+    _check_names("hide", hide, classes)
+    return _mask(quality, name, partial(classes_block, hidden=[classes[one] for one in hide]))
+
+
+def classes_block(values: np.ndarray, hidden: Sequence[int]) -> np.ndarray:
+    """Say where a classification holds none of some classes: bool of the same shape."""
+    return ~np.isin(values, hidden)
 
 
 def _check_names(name: str, asked: Sequence[str], known: Mapping[str, Any]) -> None:
