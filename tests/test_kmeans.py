@@ -425,6 +425,7 @@ def test_write_is_assign_and_goes_on(tmp_path):
     opened = store.open(tmp_path / "m.zarr", chunks=64)
     centers = kmeans.fit(opened, KS)
     assert centers.attrs["mosaic"] == str(tmp_path / "m.zarr")
+    assert centers.attrs["fingerprint"] == store.fingerprint(opened)
     report = kmeans.write(opened, centers, tmp_path / "l.zarr", shard=64, workers=2)
     assert report.done == 12
     assert report.metrics["valid"] == int(schema.valid(mosaic).sum())

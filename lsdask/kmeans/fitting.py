@@ -59,7 +59,8 @@ def fit(
         Clusters are ordered by the mean of their centre over the bands, darkest first (in standard deviations if
         standardised). Coordinates: ``inertia`` (k), the sum of squared distances, and ``size`` (k, cluster), the
         pixels of each cluster, both over what ``attrs["counted"]`` says: the sample or, after ``refine``, all valid
-        pixels; ``scale`` (band), the units of distance.
+        pixels; ``scale`` (band), the units of distance. Its attributes say what was done: ``standardised``,
+        ``refined``, ``seed``, ``n_samples`` of ``n_valid``, and of which ``mosaic`` by path and ``fingerprint`` (if it is a store) and shape.
 
     Raises
     ------
@@ -86,6 +87,7 @@ def fit(
         "refined": refine,
         "counted": "all valid pixels" if refine or len(drawn.rows) == drawn.valid else "sample",
         "mosaic": store.source(mosaic) or str(mosaic.name or ""),
+        "fingerprint": store.fingerprint(mosaic) if store.source(mosaic) else "",
         "mosaic_shape": [mosaic.sizes["y"], mosaic.sizes["x"]],
     }
     return _centers(ks, centers, schema.bands(mosaic), scale, totals, attrs)
