@@ -109,6 +109,7 @@ def run(
     retries: int = 2,
     progress: bool = True,
     label: str = "tiles",
+    beside: Callable[[store.Place], None] | None = None,
 ) -> Report:
     """Run a kernel over every tile of a target that is not done yet.
 
@@ -139,6 +140,8 @@ def run(
         Show a bar once the run has taken two seconds.
     label : str
         What the bar and the Dask dashboard call the tiles.
+    beside : callable, optional
+        Makes what else a new target holds, given its place.
 
     Returns
     -------
@@ -156,7 +159,7 @@ def run(
     if tile % chunk:
         raise BadInput(sentence("tile", f"be a multiple of the target's chunk, {chunk}", f"tile={tile}"))
     whole_plan = {**(plan or {}), "tile": tile, "halo": halo, "chunk": chunk}
-    with _transaction(target, client, label), _taken(target, template, grid, chunk, whole_plan) as lock:
+    with _transaction(target, client, label), _taken(target, template, grid, chunk, whole_plan, beside) as lock:
         book = ledger.read(target)
         skipped = int(book.done.sum())
         to_do = (place for place in grid.places() if not book.done[place])
@@ -189,26 +192,40 @@ def _transaction(target: str, client: "Client | None", label: str) -> Iterator[N
 
 @contextmanager
 def _taken(
-    target: str, template: xr.DataArray, grid: tiling.Grid, chunk: int, plan: dict[str, Any]
+    target: str,
+    template: xr.DataArray,
+    grid: tiling.Grid,
+    chunk: int,
+    plan: dict[str, Any],
+    beside: Callable[[store.Place], None] | None,
 ) -> Iterator[ledger.Lock]:
     """Take the target for this run, made if there is nothing: locally the lock lies in it, else beside it."""
     if store.is_local(target):
-        _prepare(target, template, grid, chunk, plan)
+        _prepare(target, template, grid, chunk, plan, beside)
     lock = ledger.lock(target)
     try:
         if not store.is_local(target):
-            _prepare(target, template, grid, chunk, plan)
+            _prepare(target, template, grid, chunk, plan, beside)
         yield lock
     finally:
         lock.release()
 
 
-def _prepare(target: str, template: xr.DataArray, grid: tiling.Grid, chunk: int, plan: dict[str, Any]) -> None:
+def _prepare(
+    target: str,
+    template: xr.DataArray,
+    grid: tiling.Grid,
+    chunk: int,
+    plan: dict[str, Any],
+    beside: Callable[[store.Place], None] | None,
+) -> None:
     """Make the target, whole before it gets its name, or check that it holds this run."""
     if store.exists(target):
         return ledger.check(target, plan)
     with store.making(target) as made:
         store.create(made, template, chunk=chunk, shard=grid.tile[0])
+        if beside is not None:
+            beside(made)
         ledger.start(made, grid.count, plan)
     return None
 

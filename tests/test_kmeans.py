@@ -460,6 +460,25 @@ def test_write_after_a_torn_run_does_only_what_is_left(tmp_path, monkeypatch):
     np.testing.assert_array_equal(store.open(tmp_path / "l.zarr"), kmeans.assign(mosaic, centers))
 
 
+@pytest.mark.parametrize("shape", [(200, 150), (128, 64), (70, 30)])
+def test_votes_counted_while_labelling_are_those_of_the_labels(tmp_path, shape):
+    mosaic = landscape(shape, void=0.5)
+    store.write(mosaic, tmp_path / "m.zarr", chunk=32, shard=64)
+    opened = store.open(tmp_path / "m.zarr")
+    centers = kmeans.fit(opened, KS)
+    kmeans.write(opened, centers, tmp_path / "l.zarr", shard=64, tile=16, workers=2)
+    votes = kmeans.read_majority(tmp_path / "l.zarr")
+    expected = kmeans.majority(kmeans.assign(mosaic, centers), 16).compute()
+    assert votes.identical(expected)
+    assert (votes == 255).any()
+    with pytest.raises(OtherPlan, match="majority: 16 -> nothing"):
+        kmeans.write(opened, centers, tmp_path / "l.zarr", shard=64)
+    with pytest.raises(BadInput, match=r"tile must divide shard, 64. Got tile=24."):
+        kmeans.write(opened, centers, tmp_path / "n.zarr", shard=64, tile=24)
+    with pytest.raises(BadInput, match="hold the votes of tiles"):
+        kmeans.read_majority(tmp_path / "m.zarr")
+
+
 # Majority
 
 

@@ -26,6 +26,9 @@ def cluster(
     centers: Annotated[
         Path | None, typer.Option(help="Centres to label by, a .json file; fitted and written here if there is none.")
     ] = None,
+    tile: Annotated[
+        int | None, typer.Option(help="Also count the commonest cluster of tiles of this side.", min=1)
+    ] = None,
     plots: Annotated[Path | None, typer.Option(help="Folder for charts to choose k by, spectra and the map.")] = None,
     seed: Annotated[int, typer.Option(help="Of the sample and the starts.")] = 0,
     workers: Workers = 0,
@@ -44,7 +47,7 @@ def cluster(
     if found.attrs["n_samples"] < samples and found.attrs["n_samples"] == found.attrs["n_valid"]:
         console.print(f"Fitted on all {found.attrs['n_valid']:,} valid pixels.", highlight=False)
     with client_of(workers, scheduler) as client:
-        report = ls.kmeans.write(image, found, out, client=client)
+        report = ls.kmeans.write(image, found, out, tile=tile, client=client)
     measures = ls.kmeans.describe(image, found)
     console.print(table_of(measures.reset_index(), {"k": "{:.0f}"}))
     if plots is not None:

@@ -11,6 +11,7 @@ from lsdask import schema
 from lsdask.errors import BadInput, sentence
 
 CENTERS = ("k", "cluster", "band")
+LABELS = ("k", "y", "x")
 
 MOST_CLUSTERS = 254
 """Labels are uint8 and 255 is unknown."""

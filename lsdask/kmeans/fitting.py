@@ -59,8 +59,8 @@ def fit(
         Clusters are ordered by the mean of their centre over the bands, darkest first (in standard deviations if
         standardised). Coordinates: ``inertia`` (k), the sum of squared distances, and ``size`` (k, cluster), the
         pixels of each cluster, both over what ``attrs["counted"]`` says: the sample or, after ``refine``, all valid
-        pixels; ``scale`` (band), the units of distance. Its attributes say what was done: ``standardised``,
-        ``refined``, ``seed``, ``n_samples`` of ``n_valid``, and of which ``mosaic`` by path and ``fingerprint`` (if it is a store) and shape.
+        pixels; ``scale`` (band), the units of distance. Attributes say what was done: ``standardised``, ``refined``,
+        ``seed``, ``n_samples`` of ``n_valid``; and of which ``mosaic``, by path and ``fingerprint`` if it is a store.
 
     Raises
     ------

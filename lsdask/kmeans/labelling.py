@@ -10,13 +10,13 @@ import numpy as np
 import xarray as xr
 
 from lsdask import schema, store, tasks, tiling
-from lsdask.kmeans.book import Book, book_of
+from lsdask.errors import BadInput, sentence
+from lsdask.kmeans.book import LABELS, Book, book_of
 from lsdask.kmeans.nearest import assign_block
+from lsdask.kmeans.votes import Votes
 
 if TYPE_CHECKING:
     from distributed import Client
-
-LABELS = ("k", "y", "x")
 
 NAME = "labels"
 """The variable of a store of labels."""
@@ -78,18 +78,23 @@ class Labeller:
     nodata : float, int or None
         Of the mosaic.
     book : Book
+    votes : Votes or None
+        Where the votes of small tiles go.
     """
 
     source: store.Reader
     target: str
     nodata: float | int | None
     book: Book
+    votes: Votes | None = None
 
     def __call__(self, tile: tiling.Tile) -> dict[str, float]:
         """Label a tile; give how many of its pixels are valid."""
         labels = assign_block(self.source.read(*tile.write), self.nodata, self.book)
         valid = int(np.count_nonzero(labels[0] != schema.UNKNOWN))
         store.array(self.target, mode="r+", name=NAME)[(slice(None), *tile.write)] = labels
+        if self.votes is not None:
+            self.votes.put(self.target, labels, *tile.write)
         return {"valid": valid}
 
 
@@ -99,6 +104,7 @@ def write(
     path: str | Path,
     *,
     shard: int = 2048,
+    tile: int | None = None,
     client: "Client | None" = None,
     workers: int | None = None,
     progress: bool = True,
@@ -116,7 +122,9 @@ def write(
     path : str or Path
         The store to make, or to go on with: (k, y, x) uint8, 255 unknown; ``store.open`` opens it.
     shard : int
-        Side of a tile and of a stored shard, in pixels.
+        Side of a task and of a stored shard, in pixels.
+    tile : int, optional
+        Also count the majority of tiles of this side, in the same reading; ``read_majority`` gives them.
     client : distributed.Client, optional
         Where to run; default a pool of threads in this process.
     workers : int, optional
@@ -132,18 +140,23 @@ def write(
     Raises
     ------
     BadInput, OtherPlan
-        If the centres are of other bands, or ``path`` holds something else.
+        If the centres are of other bands, ``shard`` is no multiple of ``tile``, or ``path`` holds something else.
     """
     book = book_of(centers, mosaic)
+    if tile is not None and (tile < 1 or shard % tile):
+        raise BadInput(sentence("tile", f"divide shard, {shard}", f"tile={tile}"))
+    votes = None if tile is None else Votes((len(book), mosaic.sizes["y"], mosaic.sizes["x"]), shard, tile)
     template = labels_like(da.zeros((len(book), *mosaic.shape[1:]), chunks=-1, dtype="uint8"), mosaic, centers)
-    plan = {
+    plan: dict[str, Any] = {
         "kind": "kmeans.write",
         "mosaic": store.fingerprint(mosaic),
         "k": [int(k) for k in centers["k"].values],
         "centers": hashlib.sha256(book.centers.tobytes() + book.scale.tobytes()).hexdigest()[:16],
     }
+    if tile is not None:
+        plan["majority"] = tile
     return tasks.run(
-        Labeller(store.reader(mosaic), str(path), schema.nodata(mosaic), book),
+        Labeller(store.reader(mosaic), str(path), schema.nodata(mosaic), book, votes),
         target=path,
         template=template,
         tile=shard,
@@ -152,4 +165,5 @@ def write(
         workers=workers,
         progress=progress,
         label="labels",
+        beside=votes,
     )

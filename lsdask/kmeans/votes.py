@@ -1,15 +1,18 @@
 """The label of a tile: the one that most of its pixels have."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import dask.array as da
 import numpy as np
 import xarray as xr
 from numba import njit
 
-from lsdask import schema
+from lsdask import schema, store
 from lsdask.errors import BadInput, sentence
-from lsdask.kmeans.labelling import LABELS
+from lsdask.kmeans.book import LABELS
 
 
 def majority(labels: xr.DataArray, tile: int = 32) -> xr.DataArray:
@@ -46,13 +49,7 @@ def majority(labels: xr.DataArray, tile: int = 32) -> xr.DataArray:
     votes = data.map_blocks(
         majority_block, tile, chunks=(data.chunks[0], *counts), dtype="uint8", meta=np.empty((0, 0, 0), "uint8")
     )
-    coords = {
-        "k": labels["k"].values if "k" in labels.coords else np.arange(labels.sizes["k"]),
-        "tile_y": np.arange(sum(counts[0])) * tile,
-        "tile_x": np.arange(sum(counts[1])) * tile,
-    }
-    attrs = {"_FillValue": np.uint8(schema.UNKNOWN), "tile": tile}
-    return xr.DataArray(votes, dims=("k", "tile_y", "tile_x"), coords=coords, name="majority", attrs=attrs)
+    return _votes(votes, labels, tile)
 
 
 def _whole_tiles(sizes: Sequence[int], tile: int) -> int:
@@ -76,6 +73,86 @@ def majority_block(labels: np.ndarray, tile: int) -> np.ndarray:
     votes = np.empty(shape, dtype="uint8")
     _vote(np.ascontiguousarray(labels), tile, votes)
     return votes
+
+
+# Votes beside the labels of a store
+
+NAME = "majority"
+
+
+@dataclass(frozen=True)
+class Votes:
+    """The array of votes in a store of labels: one entry a tile, one chunk a shard of the labels.
+
+    Attributes
+    ----------
+    shape : (int, int, int)
+        Of the labels, (k, y, x).
+    shard : int
+        Side of a shard of the labels, in pixels, a multiple of ``tile``.
+    tile : int
+    """
+
+    shape: tuple[int, int, int]
+    shard: int
+    tile: int
+
+    def __call__(self, place: store.Place) -> None:
+        """Make the array, empty, in a new store."""
+        counts = tuple(-(-size // self.tile) for size in self.shape[1:])
+        side = self.shard // self.tile
+        store.group(place, write=True).create_array(
+            NAME,
+            shape=(self.shape[0], *counts),
+            chunks=(self.shape[0], side, side),
+            dtype="uint8",
+            fill_value=schema.UNKNOWN,
+            dimension_names=("k", "majority_y", "majority_x"),  # tile_y and tile_x are the ledger's
+            attributes={"tile": self.tile},
+        )
+
+    def put(self, target: str, labels: np.ndarray, y: slice, x: slice) -> None:
+        """Count and write the votes of one shard, (k, y, x)."""
+        rows, columns = (slice(axis.start // self.tile, -(-axis.stop // self.tile)) for axis in (y, x))
+        store.array(target, mode="r+", name=NAME)[:, rows, columns] = majority_block(labels, self.tile)
+
+
+def read_majority(path: str | Path) -> xr.DataArray:
+    """Read the votes that ``write(..., tile=...)`` counted beside the labels.
+
+    Parameters
+    ----------
+    path : str or Path
+        The store of labels.
+
+    Returns
+    -------
+    DataArray (k, tile_y, tile_x) uint8
+        As ``majority`` gives them.
+
+    Raises
+    ------
+    BadInput
+        If the store holds none.
+    NotFound, Unreadable
+        If it is not there or cannot be read.
+    """
+    labels = store.open(path)
+    if NAME not in store.group(path):
+        raise BadInput(sentence("path", "hold the votes of tiles", f"path={path}", "Write it with tile="))
+    votes = store.array(path, name=NAME)
+    return _votes(np.asarray(votes[:]), labels, int(votes.attrs["tile"]))  # type: ignore[arg-type]
+
+
+def _votes(data: Any, labels: xr.DataArray, tile: int) -> xr.DataArray:
+    """Name the axes of votes."""
+    coords = {
+        "k": labels["k"].values if "k" in labels.coords else np.arange(labels.sizes["k"]),
+        "tile_y": np.arange(data.shape[1]) * tile,
+        "tile_x": np.arange(data.shape[2]) * tile,
+    }
+    attrs = {"_FillValue": np.uint8(schema.UNKNOWN), "tile": tile}
+    return xr.DataArray(data, dims=("k", "tile_y", "tile_x"), coords=coords, name=NAME, attrs=attrs)
 
 
 @njit(nogil=True, cache=True)
