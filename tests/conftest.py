@@ -1,9 +1,13 @@
 """What every test may ask for."""
 
 import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
+import servers
 from hypothesis import settings
 
 settings.register_profile("quick", max_examples=30, deadline=None)
@@ -18,3 +22,17 @@ def data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real scenes: LSDASK_DATA names no folder ({folder})")
     return folder
+
+
+@pytest.fixture
+def pixels() -> Iterator[Callable[[Path], "servers.Pixels"]]:
+    """A function that serves a folder over HTTP with range requests until the test ends; see ``servers.Pixels``."""
+    with ExitStack() as stack:
+        yield lambda folder: stack.enter_context(servers.pixels(folder))
+
+
+@pytest.fixture
+def stac_api() -> Iterator[Callable[[Sequence[Any]], str]]:
+    """A function that serves items by a STAC API until the test ends, and gives its address."""
+    with ExitStack() as stack:
+        yield lambda items: stack.enter_context(servers.stac_api(items))

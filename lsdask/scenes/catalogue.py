@@ -105,6 +105,7 @@ def _ask(api: str, asked: Mapping[str, Any], headers: Mapping[str, str] | None, 
     try:
         io = StacApiIO(headers=dict(headers or {}), timeout=timeout, max_retries=patient)
         client = pystac_client.Client.open(api, stac_io=io)
+        _check_query(client, api, asked)
         pages = _search(client, asked)
         return list(pages.items())
     except (pystac_client.exceptions.APIError, pystac.STACError, pystac.STACTypeError) as error:
@@ -119,9 +120,16 @@ def _search(client: "pystac_client.Client", asked: Mapping[str, Any]) -> "pystac
     """Make the search; nothing is sent before its items are asked for, so what fails here is what was asked."""
     try:
         return client.search(**asked)
-    except (ValueError, TypeError) as error:
+    except Exception as error:  # a bare Exception is what it raises for a time that it cannot read
         rule = "be a time, a pair of times or an interval such as '2020-01/2020-03', and query a mapping"
         raise BadInput(sentence("datetime", rule, f"datetime={asked['datetime']!r}: {error}")) from error
+
+
+def _check_query(client: "pystac_client.Client", api: str, asked: Mapping[str, Any]) -> None:
+    """Raise if the API would pass over the query, and so answer another question."""
+    if asked["query"] and not client.conforms_to("QUERY"):
+        do = "Leave it out, and pick from the items found: item.properties"
+        raise BadInput(sentence("query", "be asked of an API that has STAC's query extension", api, do))
 
 
 def _refused(api: str, error: Any) -> Unreadable:
