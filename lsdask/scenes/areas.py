@@ -41,9 +41,9 @@ def around(aoi: Any, grid: GeoBox) -> GeoBox:
 
     Examples
     --------
-    >>> around((-45.5, -23.8, -45.2, -23.6), GeoBox.from_bbox((4e5, 73e5, 4.1e5, 73.1e5), "epsg:32723", resolution=10))
-    GeoBox((2262, 3099), Affine(10.0, 0.0, 449080.0,
-           0.0, -10.0, 7389930.0), CRS('EPSG:32723'))
+    >>> grid = GeoBox.from_bbox((4e5, 73e5, 4.1e5, 73.1e5), "epsg:32723", resolution=10)
+    >>> around((-45.5, -23.8, -45.2, -23.6), grid).shape
+    Shape2d(x=3065, y=2223)
     """
     points = shapely.get_coordinates(shapely.segmentize(outline(aoi), STEP))
     if grid.crs is None:
