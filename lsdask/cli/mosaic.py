@@ -114,7 +114,7 @@ def mosaic(
         if method != "first" and not dated:
             raise BadInput(sentence("method", "be first where files have no dates", method, "Pass --dated"))
     else:
-        found = _items(stac, items, _search(collection, sensor, aoi, date, cloud))
+        found = _clearest(_items(stac, items, _search(collection, sensor, aoi, date)), cloud)
         if save_items is not None:
             ls.scenes.save(found, save_items)
         source = Items(tuple(found), bands, nodata, resampling, groupby, sensor)
@@ -253,13 +253,10 @@ def _clear(source: Source, cube: "xr.DataArray", hide: str | None, grow: int) ->
     return ls.mosaic.grow(clear, grow) if grow else clear
 
 
-def _search(
-    collection: list[str] | None, sensor: str | None, aoi: str | None, date: str | None, cloud: float | None
-) -> dict[str, Any]:
+def _search(collection: list[str] | None, sensor: str | None, aoi: str | None, date: str | None) -> dict[str, Any]:
     """Give what a catalogue is asked for."""
     known = [] if sensor is None else list(ls.sensors.get(sensor).collections)
-    query = {} if cloud is None else {"query": {"eo:cloud_cover": {"lte": cloud}}}
-    return {"collections": collection or known, "aoi": _place(aoi), "datetime": date, **query}
+    return {"collections": collection or known, "aoi": _place(aoi), "datetime": date}
 
 
 def _items(stac: str | None, items: Path | None, asked: dict[str, Any]) -> "list[pystac.Item]":
@@ -270,6 +267,18 @@ def _items(stac: str | None, items: Path | None, asked: dict[str, Any]) -> "list
     found = ls.scenes.latest(ls.scenes.search(stac, **asked))
     console.print(f"Found {len(found):,} scenes.", highlight=False)
     return found
+
+
+def _clearest(items: "list[pystac.Item]", cloud: float | None) -> "list[pystac.Item]":
+    """Keep items with little cloud, here, as not every API can choose by it; those that do not say are kept."""
+    if cloud is None:
+        return items
+    kept = [item for item in items if float(item.properties.get("eo:cloud_cover") or 0) <= cloud]
+    if not kept:
+        least = min(float(item.properties["eo:cloud_cover"]) for item in items)
+        raise BadInput(sentence("cloud", f"leave a scene; the clearest has {least:g} %", f"cloud={cloud:g}"))
+    console.print(f"{len(kept):,} of them have at most {cloud:g} % cloud.", highlight=False)
+    return kept
 
 
 def _place(aoi: str | None) -> Any:
