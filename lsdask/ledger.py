@@ -30,8 +30,8 @@ class Ledger:
         The tiles whose data is written.
     """
 
-    def __init__(self, entries: zarr.Array) -> None:
-        self._entries = entries
+    def __init__(self, target: store.Place, entries: zarr.Array) -> None:
+        self._target, self._entries = target, entries
         self._changed: set[tuple[int, int]] = set()
         self.done: np.ndarray = np.asarray(entries[:]) == DONE
 
@@ -49,7 +49,8 @@ class Ledger:
         """Write what changed to the store: whole chunks, so one object a write."""
         for row, column in sorted(self._changed):
             part = np.s_[row * _CHUNK : (row + 1) * _CHUNK, column * _CHUNK : (column + 1) * _CHUNK]
-            self._entries[part] = np.where(self.done[part], DONE, TO_DO).astype("uint8")
+            with store.told(self._target):
+                self._entries[part] = np.where(self.done[part], DONE, TO_DO).astype("uint8")
         self._changed.clear()
 
 
@@ -114,7 +115,7 @@ def plan_of(target: str | Path) -> dict[str, Any]:
 def read(target: str | Path) -> Ledger:
     """Open the ledger of a target, whatever run it holds."""
     with store.told(target):
-        return Ledger(store.group(target, write=True)[NAME])  # type: ignore[arg-type]
+        return Ledger(target, store.group(target, write=True)[NAME])  # type: ignore[arg-type]
 
 
 def done(target: str | Path) -> np.ndarray:

@@ -1,7 +1,10 @@
 """A real S3 endpoint on this machine, for as long as a test needs it."""
 
+import http.client
+import http.server
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -68,3 +71,49 @@ def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         yield server
     finally:
         server.stop()
+
+
+class Troubled(http.server.ThreadingHTTPServer):
+    """Stands before a server and passes requests on, except while it is ``broken``: then it answers 503."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__(("127.0.0.1", 0), _Pass)
+        self.behind = server.url.removeprefix("http://")
+        self.broken = False
+        self.refused = 0
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class _Pass(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Troubled
+
+    def _pass(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if self.server.broken:
+            self.server.refused += 1
+            self.send_response(503)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        behind = http.client.HTTPConnection(self.server.behind, timeout=10)
+        behind.request(self.command, self.path, body, dict(self.headers))
+        answer = behind.getresponse()
+        content = answer.read()
+        self.send_response(answer.status)
+        for name, value in answer.getheaders():
+            if name.lower() not in ("content-length", "connection", "transfer-encoding", "server", "date"):
+                self.send_header(name, value)
+        self.send_header("Content-Length", answer.getheader("Content-Length", str(len(content))))
+        self.end_headers()
+        self.wfile.write(content)
+
+    do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = _pass
+
+    def log_message(self, *parts: object) -> None:
+        pass

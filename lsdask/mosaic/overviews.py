@@ -169,16 +169,18 @@ class HalveTile:
     chunk: int
 
     def __call__(self, tile: tiling.Tile) -> dict[str, float]:
-        target = store.array(self.target, mode="r+", name=self.name)
         y, x = tile.write
-        out = np.empty((*target.shape[:-2], y.stop - y.start, x.stop - x.start), target.dtype)
-        parts = tiling.grid(out.shape[-2:], self.chunk)
+        size = (y.stop - y.start, x.stop - x.start)
+        parts = tiling.grid(size, self.chunk)
+        out = np.empty((0, *size))
         for place in parts.places():
             rows, columns = parts[place].write
-            window = _twice(rows, y.start), _twice(columns, x.start)
-            out[..., rows, columns] = halve_block(self.source.read(*window), method=self.method, nodata=self.nodata)
-        target[..., y, x] = out
-        return {"pixels": float(out.shape[-2] * out.shape[-1])}
+            window = self.source.read(_twice(rows, y.start), _twice(columns, x.start))
+            half = halve_block(window, method=self.method, nodata=self.nodata)
+            out = out if out.size else np.empty((*half.shape[:-2], *size), half.dtype)
+            out[..., rows, columns] = half
+        store.put(self.target, out, y, x, name=self.name)
+        return {"pixels": float(size[0] * size[1])}
 
 
 def _twice(part: slice, start: int) -> slice:

@@ -34,7 +34,9 @@ def write(
     image : DataArray (..., y, x)
         A mosaic, or anything else on a grid, lazy or in memory. Lazy chunks that divide a shard are read once.
     path : str or Path
-        The target store, made if there is nothing.
+        The target store, made if there is nothing: a local path, ``s3://``, ``gs://`` or ``az://`` (with the extra
+        ``cloud``), or ``icechunk:`` before a local path or ``s3://`` (with the extra ``icechunk``), where a run is
+        one commit: what a killed one has not committed is lost.
     chunk, shard : int
         Sides of a chunk and of a shard, in pixels; a shard is a task.
     client : distributed.Client, optional
@@ -54,9 +56,11 @@ def write(
     Raises
     ------
     BadInput
-        If ``image`` has no grid, or ``shard`` is not a multiple of ``chunk``.
+        If ``image`` has no grid, ``shard`` is not a multiple of ``chunk``, or ``path`` cannot be written.
     OtherPlan
-        If ``path`` holds another run.
+        If ``path`` holds another run, or another run writes it now.
+    Unreadable
+        If an object store does not answer.
 
     Examples
     --------
@@ -95,5 +99,5 @@ class WriteTile:
     def __call__(self, tile: tiling.Tile) -> dict[str, float]:
         y, x = tile.write
         values = self.source.read(y, x)
-        store.array(self.target, mode="r+", name=self.name)[..., y, x] = values
+        store.put(self.target, values, y, x, name=self.name)
         return {"pixels": float(values.shape[-2] * values.shape[-1])}

@@ -10,7 +10,7 @@ from lsdask.store.making import ID, create, making, rename, write
 from lsdask.store.places import Place, exists, group, is_local, objects, text, told
 from lsdask.store.reading import OVERVIEWS, SOURCE, array, fingerprint, level_path, open, source
 from lsdask.store.versions import is_repository, session
-from lsdask.store.windows import Reader, reader
+from lsdask.store.windows import Reader, put, reader
 
 __all__ = [
     "ID",
@@ -30,6 +30,7 @@ __all__ = [
     "making",
     "objects",
     "open",
+    "put",
     "reader",
     "rename",
     "session",

@@ -15,7 +15,7 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any, Self
 
-from lsdask.errors import OtherPlan
+from lsdask.errors import OtherPlan, Unreadable
 from lsdask.store import places
 
 if TYPE_CHECKING:
@@ -72,12 +72,15 @@ class Lease:
             raise OtherPlan(f"{self._target} was taken over by another run, as this one did not answer. {do}")
 
     def release(self) -> None:
-        """Give the lease back, unless it is another run's by now."""
+        """Give the lease back, unless it is another run's by now; where the store does not answer, it expires."""
         self._ended.set()
         self._beating.join()
-        with places.told(self._target):
-            if self._owner()[0].get("run") == self._run:
-                self._store.delete(self._name)
+        try:
+            with places.told(self._target):
+                if self._owner()[0].get("run") == self._run:
+                    self._store.delete(self._name)
+        except Unreadable as error:
+            _log.warning("The lease of %s could not be given back: %s", self._target, error)
 
     def _take_over(self) -> None:
         """Watch another's lease until it has expired, then put this one in its place."""

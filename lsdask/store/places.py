@@ -26,8 +26,12 @@ if TYPE_CHECKING:
 Place = str | Path | Store
 """A path or URL, or a store that Zarr opens already."""
 
-RETRY: "RetryConfig" = {"max_retries": 8, "retry_timeout": timedelta(minutes=3)}
-"""How obstore tries again after 5xx and lost connections: with back-off, for about half a minute."""
+RETRY: "RetryConfig" = {
+    "max_retries": 8,
+    "backoff": {"init_backoff": timedelta(seconds=0.3), "max_backoff": timedelta(seconds=10), "base": 3},
+    "retry_timeout": timedelta(minutes=3),
+}
+"""How obstore tries again after 5xx and lost connections: each time later, for about half a minute."""
 
 WEB = ("http://", "https://")
 """Places that can be read only: they have no listing, no deleting and no writing that all servers share."""

@@ -10,10 +10,11 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from filelock import FileLock, Timeout
 from zarr.abc.store import Store
+from zarr.storage import WrapperStore
 
 from lsdask.errors import BadInput, NotFound, OtherPlan, sentence
 
@@ -41,7 +42,32 @@ def node(place: str) -> Store:
         If there is no repository, or it has no such branch, tag or snapshot.
     """
     held = _open.get(place)
-    return (_reading(place) if held is None else held).store
+    return _Named((_reading(place) if held is None else held).store, place)
+
+
+class _Named(WrapperStore[Store]):
+    """A repository's store that can be named at any time.
+
+    Zarr names a store whenever it opens a group. Icechunk then waits for the writes of other threads, and these, as
+    seen with 2.3.0, for the thread that waits.
+    """
+
+    def __init__(self, store: Store, place: str = "") -> None:
+        super().__init__(store)
+        self._place = place
+
+    def _with_store(self, store: Store) -> Self:
+        return type(self)(store, self._place)
+
+    @property
+    def supports_consolidated_metadata(self) -> bool:
+        return self._store.supports_consolidated_metadata
+
+    def __str__(self) -> str:
+        return self._place
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._place!r})"
 
 
 @contextmanager

@@ -13,11 +13,50 @@ import xarray as xr
 import zarr
 from dask._task_spec import Task, TaskRef, convert_legacy_graph, cull
 from dask.local import get_sync
+from zarr.core.sync import sync
 
 from lsdask.errors import BadInput, Unreadable
 from lsdask.store import places, reading
+from lsdask.store.places import Place
 
 _opening = threading.Lock()
+
+
+def put(path: Place, values: np.ndarray, y: slice, x: slice, *, name: str) -> None:
+    """Write a window of whole shards, whatever those held before.
+
+    A shard that the edge of the image cuts is removed first: Zarr would read it to fill up what lies beyond the edge,
+    which fails where a run was killed while writing it.
+
+    Parameters
+    ----------
+    path : str or Path
+        A store.
+    values : (..., y, x) array
+        Of the window; all leading axes.
+    y, x : slice
+        Rows and columns: whole shards, or up to the edge.
+    name : str
+        The variable.
+
+    Raises
+    ------
+    BadInput, Unreadable
+        If the store cannot be reached.
+    """
+    with places.told(path):
+        held = reading.array(path, mode="r+", name=name)
+        rows, columns = (held.shards or held.chunks)[-2:]
+        lead = (0,) * (held.ndim - 2)
+        for row, column in product(_whole(y, rows), _whole(x, columns)):
+            if (row + 1) * rows > held.shape[-2] or (column + 1) * columns > held.shape[-1]:
+                sync((held.store_path / held.metadata.encode_chunk_key((*lead, row, column))).delete())
+        held[..., y, x] = values
+
+
+def _whole(part: slice, side: int) -> range:
+    """Give the shards of an axis that a window touches."""
+    return range(part.start // side, -(-part.stop // side))
 
 
 @dataclass(frozen=True)
