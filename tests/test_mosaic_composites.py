@@ -1,15 +1,26 @@
 """Composites against a loop over pixels."""
 
+import pickle
+import subprocess
+import sys
+import time
+import weakref
+from pathlib import Path
+
 import dask
 import dask.array as da
 import numpy as np
+import pandas as pd
 import pytest
-from cubes import VOID, cube_of, random_cube
+import rasterio
+from cubes import GRID, VOID, cube_of, random_cube
 from dask._task_spec import Alias
+from distributed import Client, LocalCluster
 from hypothesis import given
 from hypothesis import strategies as st
+from odc.geo.geobox import GeoBox
 
-from lsdask import mosaic, schema
+from lsdask import mosaic, scenes, schema
 from lsdask.errors import BadInput
 from lsdask.mosaic import reducing
 
@@ -124,7 +135,7 @@ def test_void_scores_of_integers_are_no_look():
     assert schema.nodata(scene) == -1
 
 
-@given(pixels=st.integers(1, 12), chunks=st.tuples(*[st.integers(1, 14)] * 2), seed=st.integers(0, 99))
+@given(pixels=st.integers(1, 12), chunks=st.tuples(*[st.integers(3, 14)] * 2), seed=st.integers(0, 99))
 def test_feathered_means_are_weighted_by_the_distance_to_void(pixels, chunks, seed):
     rng = np.random.default_rng(seed)
     values = rng.integers(1, 200, (3, 2, 12, 14)).astype("float32")
@@ -212,6 +223,125 @@ def test_bad_cubes_masks_and_methods():
             mosaic.composite(cube, **options)
 
 
-def tasks_of(*arrays):
-    graph = dask.optimize(*arrays)[0].__dask_graph__()
-    return [task for task in dict(graph).values() if not isinstance(task, Alias)]
+# The graph
+
+
+def tasks_of(array):
+    (optimized,) = dask.optimize(array)
+    return [task for task in dict(optimized.__dask_graph__()).values() if not isinstance(task, Alias)]
+
+
+def dates_on_disk(folder, dates):
+    """A cube of one file a date, 64 pixels in chunks of 16."""
+    rng = np.random.default_rng(0)
+    files = []
+    for date in range(dates):
+        files.append(folder / f"{date}.tif")
+        profile = {"driver": "GTiff", "dtype": "uint16", "crs": "EPSG:32723", "transform": GRID.transform, "nodata": 0}
+        with rasterio.open(files[-1], "w", width=64, height=64, count=2, **profile) as file:
+            file.write(rng.integers(0, 9, (2, 64, 64), "uint16"))
+    return scenes.open(files, times=pd.date_range("2020", periods=dates), chunks=16)
+
+
+def test_one_task_a_chunk_reduces_all_dates_where_all_are_needed(tmp_path):
+    image = mosaic.composite(dates_on_disk(tmp_path, 5), method="median")
+    assert len(tasks_of(image.data)) == 16 * (5 + 1)
+
+
+def test_two_tasks_a_date_and_chunk_where_dates_come_one_by_one(tmp_path):
+    image = mosaic.composite(dates_on_disk(tmp_path, 5))
+    assert len(tasks_of(image.data)) == 16 * (5 * 2 - 1)  # the first read is fused with its step
+    window = image.data[:, 20:30, 20:40]
+    assert len(tasks_of(window)) <= 2 * (5 * 2) + 1
+
+
+def test_parts_share_their_reading(tmp_path):
+    reads = []
+    cube = cube_of(random_cube(1, (5, 2, 32, 32), "uint8"), nodata=0, chunks=(1, 2, 16, 16))
+    counted = cube.copy(data=cube.data.map_blocks(lambda block: reads.append(1) or block, meta=cube.data._meta))
+    for method in ("first", "median"):
+        reads.clear()
+        dask.compute(*(part for part in mosaic.composite_parts(counted, method=method) if part is not None))
+        assert len(reads) == 5 * 4
+
+
+def lazy_dates(dates, side, *, watch=None):
+    """A cube of 4 bands that is made where it is looked at, chunks of 512 pixels."""
+
+    def make(block_info=None):
+        place = block_info[None]
+        values = np.random.default_rng(place["chunk-location"]).integers(0, 3000, place["chunk-shape"], "uint16")
+        if watch is not None:
+            watch.append(weakref.ref(values))
+            watch.most = max(watch.most, sum(ref() is not None for ref in watch))
+        return values
+
+    chunks = ((1,) * dates, (4,), (512,) * (side // 512), (512,) * (side // 512))
+    data = da.map_blocks(make, chunks=chunks, dtype="uint16", meta=np.empty((0,) * 4, "uint16"))
+    grid = GeoBox((side, side), GRID.transform, GRID.crs)
+    return schema.wrap(data, grid, schema.CUBE, name="cube", coords={"band": list("abcd")}, nodata=0)
+
+
+class Watch(list):
+    """Weak references to blocks, and how many of them were ever in memory at once."""
+
+    most = 0
+
+
+@pytest.mark.parametrize("method", ["first", "last", "mean", "max", "min", "best"])
+def test_no_more_than_a_few_dates_are_in_memory_at_once(method):
+    watch = Watch()
+    cube = lazy_dates(30, 1024, watch=watch)
+    image = mosaic.composite(cube, method=method, by="a" if method == "best" else None)
+    image.data.map_blocks(lambda block: block[:, :1, :1]).compute(scheduler="synchronous")
+    assert len(watch) == 30 * 4
+    assert watch.most <= 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "most_mb"), [("first", 150), ("mean", 250), ("median", 450)])
+def test_a_hundred_dates_of_a_shard_fit_in_little_memory(method, most_mb):
+    code = f"""
+import resource, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_mosaic_composites import lazy_dates
+from lsdask import mosaic, store
+used = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+image = mosaic.composite(lazy_dates(100, 2048), method={method!r})
+before = used()
+store.reader(image).read(slice(0, 2048), slice(0, 2048))
+print(used() - before)
+"""
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert float(printed) < most_mb
+
+
+def test_a_plan_for_a_continent_is_small_and_quick():
+    grid = GeoBox((65536, 65536), GRID.transform, GRID.crs)
+    four, one = (da.zeros((100, n, *grid.shape), chunks=(1, n, 512, 512), dtype="uint16") for n in (4, 1))
+    cube = schema.wrap(four, grid, schema.CUBE, name="cube", nodata=0)
+    scl = schema.wrap(one, grid, schema.CUBE, name="scl")
+    started = time.perf_counter()
+    mask = mosaic.grow(mosaic.mask_scl(scl), 3)
+    image = mosaic.composite(cube, mask=mask)
+    assert len(tasks_of(image[:, :1024, :1024].data)) < 3000
+    assert time.perf_counter() - started < 10
+    plan = image.data.__dask_graph__()
+    assert len(pickle.dumps({name: layer for name, layer in plan.layers.items() if name[:5] == "fold-"})) < 2**20
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_a_cluster_composites_the_same():
+    cube = cube_of(random_cube(1, (5, 2, 30, 30), "uint8"), nodata=0, chunks=(1, 2, 10, 10))
+    mask = mosaic.grow((cube[:, 0] > 20).drop_vars("band"), 2)
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        Client(cluster),
+    ):
+        for method in ("first", "median"):
+            parts = mosaic.composite_parts(cube, method=method, mask=mask)
+            image, looks = dask.compute(parts.image, parts.looks)
+            expected = mosaic.composite_parts(cube.compute(), method=method, mask=mask.compute())
+            np.testing.assert_array_equal(image.values, expected.image.values)
+            np.testing.assert_array_equal(looks.values, expected.looks.values)

@@ -172,8 +172,10 @@ def default_nodata(dtype: np.dtype) -> int:
 
 def _shown(cube: xr.DataArray, mask: Any) -> xr.DataArray:
     """Say where each date is valid: (time, y, x) bool."""
-    known = schema.valid(cube)
-    return known if mask is None else known.copy(data=known.data & mask)
+    block = partial(schema.valid_block, nodata=schema.nodata(cube))
+    lazy = isinstance(cube.data, da.Array)
+    known = cube.data.rechunk({1: -1}).map_blocks(block, drop_axis=1, dtype=bool) if lazy else block(cube.values)
+    return graphs.without_band(cube, known if mask is None else known & mask)
 
 
 def _known(by: xr.DataArray) -> xr.DataArray:

@@ -4,12 +4,14 @@ Both are Dask layers that make their tasks when asked for them: a plan for a con
 as one for a village, and a window of it costs its own tasks only.
 """
 
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
 import dask.array as da
 import numpy as np
+import xarray as xr
 from dask._task_spec import List, Task, TaskRef
 from dask.base import tokenize
 from dask.blockwise import blockwise
@@ -19,13 +21,16 @@ Key = tuple[Any, ...]
 
 
 class _Chunked(Layer):
-    """A layer with one output for each of some blocks, which knows what each of them reads.
+    """A layer with one output for each block of an array, which knows what each of them reads.
 
     Attributes
     ----------
     name : str
         The outputs are ``(name, *block)``.
-    blocks : collection of tuple of int
+    counts : tuple of int
+        Blocks on each axis.
+    wanted : set of tuple of int, or None
+        The blocks asked for; None for all of them.
     steps : int
         Tasks of a block.
     """
@@ -33,44 +38,56 @@ class _Chunked(Layer):
     has_legacy_tasks = False
     steps = 1
 
-    def __init__(self, name: str, blocks: Collection[tuple[int, ...]]) -> None:
+    def __init__(self, name: str, counts: Sequence[int]) -> None:
         super().__init__()
-        self.name, self.blocks = name, frozenset(blocks)
+        self.name, self.counts = name, tuple(counts)
+        self.wanted: set[tuple[int, ...]] | None = None
+        self._held: tuple[Any, dict[Key, Task]] = (None, {})
 
     def tasks(self, block: tuple[int, ...]) -> dict[Key, Task]:
         """Give all tasks that make one output."""
         raise NotImplementedError
 
+    def blocks(self) -> Iterator[tuple[int, ...]]:
+        """Give the blocks asked for."""
+        return iter(product(*map(range, self.counts)) if self.wanted is None else self.wanted)
+
     def is_materialized(self) -> bool:
         return False
 
     def get_output_keys(self) -> set[Key]:
-        return {(self.name, *block) for block in self.blocks}
+        return {(self.name, *block) for block in self.blocks()}
 
     def cull(self, keys: set[Any], all_hlg_keys: Collection[Any]) -> tuple[Layer, Mapping[Any, set[Any]]]:
         part = self.__copy__()
-        wanted = {key[1:] for key in keys if isinstance(key, tuple) and key[0] == self.name}
-        part.blocks = self.blocks & wanted
+        part._held = (None, {})
+        part.wanted = {key[1:] for key in keys if isinstance(key, tuple) and key[0] == self.name}
         reads = {}
-        for block in part.blocks:
+        for block in part.wanted:
             tasks = self.tasks(block)
             reads[self.name, *block] = set().union(*(task.dependencies for task in tasks.values())) - tasks.keys()
         return part, reads
 
     def __iter__(self) -> Iterator[Key]:
-        return (key for block in self.blocks for key in self.tasks(block))
+        return (key for block in self.blocks() for key in self.tasks(block))
 
     def __len__(self) -> int:
-        return len(self.blocks) * self.steps
+        return self.steps * (math.prod(self.counts) if self.wanted is None else len(self.wanted))
 
     def __getitem__(self, key: Any) -> Task:
-        return self.tasks(self.block_of(key))[key]
+        block = self.block_of(key)
+        held = self._held
+        if held[0] != block:  # Dask asks for the tasks of a block one after the other
+            held = self._held = block, self.tasks(block)
+        return held[1][key]
 
     def block_of(self, key: Any) -> tuple[int, ...]:
         """Give the block that a task helps to make; raise KeyError if it is of another layer."""
-        if not isinstance(key, tuple) or key[0] != self.name or key[1:] not in self.blocks:
+        block = key[1:] if isinstance(key, tuple) and key[0] == self.name else ()
+        inside = len(block) == len(self.counts) and all(0 <= i < n for i, n in zip(block, self.counts))
+        if not inside or (self.wanted is not None and block not in self.wanted):
             raise KeyError(key)
-        return key[1:]
+        return block
 
 
 class Fold(_Chunked):
@@ -81,7 +98,7 @@ class Fold(_Chunked):
     """
 
     def __init__(self, name: str, step: Callable[..., Any], cube: da.Array, others: Sequence[da.Array | None]) -> None:
-        super().__init__(name, list(product(*map(range, cube.numblocks[2:]))))
+        super().__init__(name, cube.numblocks[2:])
         self.step = step
         self.inputs = [None if array is None else (array.name, array.ndim) for array in (cube, *others)]
         self.starts = np.cumsum([0, *cube.chunks[0]])[:-1].tolist()
@@ -180,7 +197,7 @@ class Around(_Chunked):
     """For each chunk (..., y, x), one task that gets the chunk with some pixels around it, cut at the image's edges."""
 
     def __init__(self, name: str, function: Callable[..., Any], array: da.Array, pixels: int) -> None:
-        super().__init__(name, list(product(*map(range, array.numblocks))))
+        super().__init__(name, array.numblocks)
         self.function, self.source, self.pixels = function, array.name, pixels
         self.edges = [np.cumsum([0, *sizes]) for sizes in array.chunks[-2:]]
 
@@ -248,3 +265,13 @@ def around(function: Callable[[np.ndarray], np.ndarray], array: da.Array, pixels
     name = "around-" + tokenize(function, array.name, pixels)
     graph = HighLevelGraph.from_collections(name, Around(name, function, array, pixels), dependencies=[array])  # type: ignore[list-item]
     return da.Array(graph, name, chunks=array.chunks, meta=np.empty((0,) * array.ndim, dtype))
+
+
+def without_band(image: xr.DataArray, data: Any) -> xr.DataArray:
+    """Put an array where an image (..., y, x) is, without its band dimension.
+
+    ``image.isel(band=0)`` would do, but plans a task for each chunk of the image, needed or not.
+    """
+    dims = tuple(dim for dim in image.dims if dim != "band")
+    coords = {name: value for name, value in image.coords.items() if name != "band" and "band" not in value.dims}
+    return xr.DataArray(data, dims=dims, coords=coords)

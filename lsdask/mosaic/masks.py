@@ -310,16 +310,19 @@ def _mask(quality: Any, name: str, of: Callable[[np.ndarray], np.ndarray]) -> xr
     if not isinstance(quality, xr.DataArray) or quality.dims[-2:] != ("y", "x") or quality.dtype.kind not in "iu":
         got = f"{quality.dtype} on {quality.dims}" if isinstance(quality, xr.DataArray) else type(quality).__name__
         raise BadInput(sentence(name, "be a DataArray of integers on (..., y, x)", got))
-    if "band" in quality.dims:
-        if quality.sizes["band"] != 1:
-            do = f"Pick it: {name}.sel(band=...)"
-            raise BadInput(sentence(name, "have one band", f"{quality.sizes['band']}", do))
-        quality = quality.isel(band=0)
+    if quality.sizes.get("band", 1) != 1:
+        do = f"Pick it: {name}.sel(band=...)"
+        raise BadInput(sentence(name, "have one band", f"{quality.sizes['band']}", do))
+    axis = quality.dims.index("band") if "band" in quality.dims else None
+    block = partial(_mask_block, of=of, axis=axis)
     lazy = isinstance(quality.data, da.Array)
-    data = quality.data.map_blocks(of, dtype=bool) if lazy else of(quality.values)
-    mask = quality.drop_vars("band", errors="ignore").copy(data=data)
-    mask.attrs, mask.encoding = {}, {}
-    return mask.rename("valid")
+    drop = [] if axis is None else [axis]
+    data: Any = da.map_blocks(block, quality.data, drop_axis=drop, dtype=bool) if lazy else block(quality.values)
+    return graphs.without_band(quality, data).rename("valid")
+
+
+def _mask_block(values: np.ndarray, *, of: Callable[[np.ndarray], np.ndarray], axis: int | None) -> np.ndarray:
+    return of(values if axis is None else values.take(0, axis=axis))
 
 
 def _mask_classes(quality: Any, name: str, hide: Sequence[str], classes: Mapping[str, int]) -> xr.DataArray:
