@@ -53,7 +53,8 @@ class Sensor:
     platforms : tuple of str
         The satellites, as STAC writes them.
     instruments : tuple of str
-        As STAC writes them, in lower case.
+        As STAC writes them, in lower case: what tells the sensor of an item of another collection. Empty where one
+        instrument has several products, as the numbers of another would be taken for these.
     bands : tuple of Band
     dtype : str or None
         As stored; None where the source does not say, and the files do.
@@ -106,7 +107,7 @@ def get(name: str) -> Sensor:
 
 
 def of(item: Any) -> Sensor:
-    """Give the sensor of a STAC item, by its collection, and by platform and instruments where that says too little.
+    """Give the sensor of a STAC item, by its collection, else by its instrument, and by its platform.
 
     Parameters
     ----------
@@ -333,7 +334,7 @@ _ALL = (
             "S2_L2A-1",
         ),
         platforms=("sentinel-2a", "sentinel-2b", "sentinel-2c"),
-        instruments=("msi",),
+        instruments=(),
         bands=_SENTINEL_2,
         dtype="uint16",
         fill=0,
@@ -349,7 +350,7 @@ _ALL = (
         title="Landsat 8 and 9 OLI, surface reflectance (Collection 2 Level-2)",
         collections=_LANDSAT_C2,
         platforms=("landsat-8", "landsat-9"),
-        instruments=("oli",),
+        instruments=(),
         bands=_OLI,
         dtype="uint16",
         fill=0,
@@ -365,7 +366,7 @@ _ALL = (
         title="Landsat 4 and 5 TM and 7 ETM+, surface reflectance (Collection 2 Level-2)",
         collections=_LANDSAT_C2,
         platforms=("landsat-4", "landsat-5", "landsat-7"),
-        instruments=("tm", "etm", "etm+"),
+        instruments=(),
         bands=_ETM,
         dtype="uint16",
         fill=0,

@@ -73,10 +73,8 @@ def row(tmp_path, pixels):
 def served(tmp_path, stac_api):
     """The address of a catalogue of twelve items, more than a page, one of them twice; and the items."""
     when = datetime(2020, 3, 1, tzinfo=UTC)
-    items = [
-        scene(tmp_path, f"i{n}", numbers(n, 64, 64), left=200 * n, when=when + timedelta(days=11 - n))
-        for n in range(12)
-    ]
+    days = [when + timedelta(days=11 - n) for n in range(12)]
+    items = [scene(tmp_path, f"i{n}", numbers(n, 64, 64), left=200 * n, when=day) for n, day in enumerate(days)]
     return stac_api([*items, items[3]]), items
 
 

@@ -56,7 +56,7 @@ def coordinates(
     for (step, place), told in said_of.items():
         if len(told) == 1:
             found[:, step, place] = next(iter(told))
-    if np.isnan(found).all():
+    if all(told <= {UNKNOWN} for told in said_of.values()):
         return {}
     return {"scale": (("time", "band"), found[0]), "offset": (("time", "band"), found[1])}
 
