@@ -1,5 +1,6 @@
 """Mosaics: the dates of a cube become one value per pixel and band, and lazy mosaics become stores."""
 
+from lsdask.mosaic.cog import to_cog
 from lsdask.mosaic.composites import METHODS, Composite, composite, composite_parts
 from lsdask.mosaic.feathering import feather
 from lsdask.mosaic.masks import (
@@ -55,5 +56,6 @@ __all__ = [
     "shift",
     "shift_text",
     "stack",
+    "to_cog",
     "write",
 ]
