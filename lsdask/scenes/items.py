@@ -286,6 +286,8 @@ def _of_file(path: str, number: int, *, needed: bool) -> tuple[np.dtype, float |
     """Give the dtype and nodata of a file. One that cannot be read declares nothing, unless it must say the dtype."""
     try:
         with headers.opened(path, rasterio.open) as file:
+            if number > file.count:
+                raise BadInput(sentence(path, f"have a band {number}, as asked", f"{file.count}"))
             return np.dtype(file.dtypes[number - 1]), file.nodatavals[number - 1]
     except Unreadable as error:
         if needed:

@@ -6,7 +6,7 @@ several times smaller and what catalogues publish for bulk use.
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,8 @@ def save(items: "Iterable[pystac.Item]", path: PathLike) -> None:
     Raises
     ------
     BadInput
-        If there are no items, or ``rustac`` is not installed, which writes stac-geoparquet.
+        If there are no items; if ``rustac`` is not installed, which writes stac-geoparquet; or if items of several
+        collections write a field in several types, which a table cannot hold.
     """
     features = [_absolute(item).to_dict(transform_hrefs=False) for item in items]
     if not features:
@@ -42,7 +43,7 @@ def save(items: "Iterable[pystac.Item]", path: PathLike) -> None:
     part = where.with_name(f".{os.getpid()}-{where.name}")  # a name that ends as the file's does
     try:
         if where.suffix in PARQUET:
-            _rustac().write_sync(str(part), [_plain(feature) for feature in features], format="geoparquet")
+            _write_table(part, features)
         else:
             part.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
         part.replace(where)
@@ -55,6 +56,15 @@ def _absolute(item: "pystac.Item") -> "pystac.Item":
     for asset in copy.assets.values():
         asset.href = href(asset)
     return copy
+
+
+def _write_table(path: Path, features: Sequence[Mapping[str, Any]]) -> None:
+    rustac = _rustac()
+    try:
+        rustac.write_sync(str(path), [_plain(feature) for feature in features], format="geoparquet")
+    except rustac.RustacError as error:
+        do = "Keep them in a .json file, or each collection in a table of its own"
+        raise BadInput(sentence("items", "have each field in one type, to be one table", str(error), do)) from error
 
 
 def _plain(feature: Mapping[str, Any]) -> dict[str, Any]:

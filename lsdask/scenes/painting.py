@@ -324,7 +324,7 @@ def _resample(
 def _check_bands(layer: Layer, header: Header) -> None:
     if max(layer.bands) > len(header.names):
         got = f"{len(header.names)}"
-        raise BadInput(sentence(layer.path, f"have a band {max(layer.bands)}, as its item says", got))
+        raise BadInput(sentence(layer.path, f"have a band {max(layer.bands)}, as asked", got))
 
 
 def _check_place(layer: Layer, whole: Box) -> None:
