@@ -23,6 +23,9 @@ from lsdask.errors import BadInput, sentence
 CACHE_MB = 256
 """What GDAL may hold while it writes, in MB."""
 
+_PREDICTED = ("deflate", "lzw", "zstd")
+_COMPRESSIONS = (*_PREDICTED, "lerc", "none")
+
 _RESAMPLING = {"average": "AVERAGE", "mode": "MODE", "nearest": "NEAREST"}
 
 
@@ -48,8 +51,8 @@ def to_cog(
         Lazy or in memory. Band names, nodata and scale are kept; a class or k is named by its coordinate.
     path : str or Path
         The new local file.
-    compress : str
-        ``deflate``, which all programs read; ``zstd`` and ``lerc`` are faster or smaller, but not read by all.
+    compress : {"deflate", "lzw", "zstd", "lerc", "none"}
+        All without loss. All programs read ``deflate`` and ``lzw``; ``zstd`` is faster, but not read by all.
     method : {"average", "mode", "nearest"}, optional
         How overviews are made of known pixels; default average for bands and scores, mode for masks and labels.
     tile : int
@@ -62,16 +65,16 @@ def to_cog(
     Raises
     ------
     BadInput
-        If ``path`` is no local path or exists, or GDAL has no such type or compression.
+        If ``path`` is no local path or exists, or GDAL cannot write the type or compression.
     Unreadable
         If a window cannot be computed. Nothing is left at ``path`` then.
     """
-    _check(image, path, method, overwrite)
+    _check(image, path, method, compress, overwrite)
     method = method or ("average" if {"band", "class"} & set(image.dims) else "mode")
     options = {
         "driver": "COG",
         "compress": compress,
-        "predictor": "YES",
+        "predictor": "YES" if compress in _PREDICTED else "NO",
         "blocksize": 512,
         "bigtiff": "IF_SAFER",
         "overview_resampling": _RESAMPLING[method],
@@ -85,12 +88,14 @@ def to_cog(
         os.replace(folder / "cog.tif", path)
 
 
-def _check(image: Any, path: str | Path, method: str | None, overwrite: bool) -> None:
+def _check(image: Any, path: str | Path, method: str | None, compress: str, overwrite: bool) -> None:
     if not isinstance(image, xr.DataArray) or image.dims[-2:] != ("y", "x") or image.ndim not in (2, 3):
         got = str(image.dims) if isinstance(image, xr.DataArray) else type(image).__name__
         raise BadInput(sentence("image", "be a DataArray on (y, x) or (band, y, x)", got))
     if method is not None and method not in _RESAMPLING:
         raise BadInput(sentence("method", f"be one of {', '.join(_RESAMPLING)}", f"method={method!r}"))
+    if compress not in _COMPRESSIONS:
+        raise BadInput(sentence("compress", f"be one of {', '.join(_COMPRESSIONS)}", f"compress={compress!r}"))
     if not store.is_local(path):
         raise BadInput(sentence("path", "be a local file", f"path={path}", "Write it here and copy it there"))
     if os.path.lexists(path) and not overwrite:
