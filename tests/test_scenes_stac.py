@@ -1,11 +1,8 @@
-"""STAC: the two engines against each other and against files opened without a catalogue; a catalogue over HTTP."""
+"""STAC: the two engines against each other and against files opened without a catalogue."""
 
 import json
-import threading
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import geopandas as gpd
 import numpy as np
 import pystac
 import pytest
@@ -158,6 +155,15 @@ def test_floats_are_nan_where_void(tmp_path, engine):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+def test_floats_that_declare_nothing_are_void_where_the_nodata_given_says(tmp_path, engine):
+    values = np.arange(1, 17, dtype="float32").reshape(1, 4, 4)
+    values[0, 1, 1] = -9999
+    item = item_of(tmp_path, "a", values, about=False, nodata=None)
+    got = read(scenes.load([item], bands=["red"], grid=GeoBox((4, 4), ORIGIN, CRS), engine=engine, nodata=-9999))
+    np.testing.assert_array_equal(got[0], np.where(values == -9999, np.nan, values))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 def test_an_item_without_a_band_is_void_in_it(tmp_path, engine):
     whole = item_of(tmp_path, "a", pixels(1, 2, 4, 4))
     short = item_of(tmp_path, "b", pixels(2, 2, 4, 4), when=datetime(2021, 1, 1, tzinfo=UTC))
@@ -228,7 +234,7 @@ def test_stackstac_says_what_it_cannot_read(tmp_path):
         scenes.load([item], bands=["b2"], grid=mars, engine="stackstac")
 
 
-# Items in files, and in a catalogue
+# Items in files
 
 
 def test_items_are_kept_and_read_again(tmp_path):
@@ -257,102 +263,6 @@ def test_relative_links_of_a_file_are_found_from_it(tmp_path):
     scenes.save(items, tmp_path / "saved.json")
     assert scenes.read(tmp_path / "saved.json")[0].assets["b1"].href == str(tmp_path / "a_b1.tif")
     assert read(scenes.load(items, bands=["b1"], crs=CRS, resolution=10)).any()
-
-
-class Catalogue(BaseHTTPRequestHandler):
-    """A STAC API of one collection, two items a page, that filters by place."""
-
-    def do_GET(self):
-        here = self.server.address
-        search = {"rel": "search", "href": f"{here}/search", "method": "POST", "type": "application/geo+json"}
-        page = {"type": "Catalog", "id": "root", "stac_version": "1.0.0", "description": "test"}
-        page["conformsTo"] = [f"https://api.stacspec.org/v1.0.0/{part}" for part in ("core", "item-search")]
-        page["links"] = [{"rel": "self", "href": here}, {"rel": "root", "href": here}, search]
-        self.answer(page)
-
-    def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.asked.append(body)
-        if self.server.broken:
-            self.send_error(self.server.broken)
-            return
-        place = shapely.box(*body["bbox"]) if "bbox" in body else None
-        place = shapely.geometry.shape(body["intersects"]) if "intersects" in body else place
-        found = [item for item in self.server.items if place is None or place.intersects(shapely.box(*item["bbox"]))]
-        page = int(body.get("page", 0))
-        following = {"rel": "next", "href": f"{self.server.address}/search", "method": "POST"}
-        links = [{**following, "body": {**body, "page": page + 1}}] if len(found) > 2 * page + 2 else []
-        self.answer({"type": "FeatureCollection", "features": found[2 * page : 2 * page + 2], "links": links})
-
-    def answer(self, what):
-        text = json.dumps(what).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
-
-    def log_message(self, *args):
-        pass
-
-
-@pytest.fixture
-def catalogue(tmp_path):
-    """A catalogue on loopback, on a free port, of three items side by side, one of them twice."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Catalogue)
-    server.address = f"http://127.0.0.1:{server.server_port}"
-    server.asked, server.broken = [], 0
-    when = datetime(2020, 1, 9, tzinfo=UTC)
-    made = [
-        item_of(tmp_path, f"s{n}", pixels(n, 1, 8, 8), left=200 * n, when=when + timedelta(days=9 - n))
-        for n in range(3)
-    ]
-    server.items = [item.to_dict(include_self_link=False) for item in [*made, made[0]]]
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def test_a_search_gives_each_item_once_in_order_of_time(catalogue):
-    items = scenes.search(catalogue.address, "wpm", datetime="2020-01")
-    assert [item.id for item in items] == ["s2", "s1", "s0"]
-    assert catalogue.asked[0]["collections"] == ["wpm"]
-    assert catalogue.asked[0]["datetime"].startswith("2020-01-01T00:00:00Z/2020-01-31")
-    cube = scenes.load(items, bands=["b1"], crs=CRS, resolution=10)
-    assert read(cube).any(axis=(1, 2, 3)).all()
-
-
-def test_a_place_is_a_box_geojson_a_frame_or_a_file(catalogue, tmp_path):
-    box = catalogue.items[1]["bbox"]
-    shape = shapely.box(*box)
-    frame = gpd.GeoSeries([shape], crs="EPSG:4326").to_crs(CRS)
-    frame.to_file(tmp_path / "aoi.gpkg")
-    feature = {"type": "Feature", "properties": {}, "geometry": shapely.geometry.mapping(shape)}
-    collection = {"type": "FeatureCollection", "features": [feature]}
-    for aoi in (tuple(box), feature["geometry"], feature, collection, frame, tmp_path / "aoi.gpkg"):
-        assert [item.id for item in scenes.search(catalogue.address, ["wpm"], aoi=aoi)] == ["s1"]
-    for aoi, rule in (
-        ((0, 0, 400_000, 1), "aoi must be .west, south, east, north. in degrees"),
-        ("nowhere.gpkg", "aoi must be .*nowhere.gpkg"),
-        ({"type": "Blob"}, "aoi must be"),
-        (gpd.GeoSeries([shape]), "aoi must have a CRS"),
-        (frame[:0], "aoi must hold a place"),
-    ):
-        with pytest.raises(BadInput, match=rule):
-            scenes.search(catalogue.address, "wpm", aoi=aoi)
-
-
-def test_a_search_that_fails_says_so(catalogue):
-    with pytest.raises(NotFound, match=r"search must find at least one item. Got none in wpm"):
-        scenes.search(catalogue.address, "wpm", aoi=(0, 0, 1, 1))
-    catalogue.broken = 401
-    with pytest.raises(Unreadable, match=f"headers must hold credentials .*Got {catalogue.address}: status 401"):
-        scenes.search(catalogue.address, "wpm")
-    with pytest.raises(Unreadable, match="api must be a STAC API"):
-        scenes.search(catalogue.address + "1", "wpm")
 
 
 # Real items

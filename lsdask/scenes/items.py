@@ -48,8 +48,8 @@ class Source:
 
 
 def in_order(items: "Iterable[pystac.Item]") -> "list[pystac.Item]":
-    """Sort items by time and id, each collection and id once."""
-    once = {(item.collection_id, item.id): item for item in items}
+    """Sort items by time and id, each collection, id and time once."""
+    once = {(item.collection_id, item.id, item.datetime): item for item in items}
     return sorted(once.values(), key=lambda item: (time(item), item.id))
 
 

@@ -1,7 +1,7 @@
 """Keeping: items in a file, so that a run can be repeated without the catalogue. Reached as ``scenes.save``, ``read``.
 
-Two formats, told by the file's name: GeoJSON, and stac-geoparquet for ``.parquet`` and ``.geoparquet``, which is
-several times smaller and what catalogues publish for bulk use.
+Two formats, told by the file's name: GeoJSON, and stac-geoparquet for ``.parquet`` and ``.geoparquet``, a table that
+takes a fraction of the space for many items of one collection, and that catalogues publish for bulk use.
 """
 
 import json

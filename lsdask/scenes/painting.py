@@ -235,12 +235,12 @@ def _read(layer: Layer, window: Box, target: Target) -> tuple[Box, np.ndarray, n
 def place(outline: Outline, target: Target) -> tuple[Box, bool]:
     """Give the pixels of the grid that a file may touch, and whether its pixels are the grid's, so that no warping
     is needed."""
-    top, left, bottom, right = placing.boxes([outline], target.outline)[0].tolist()
+    extent = placing.extents([outline], target.outline)
+    same = placing.equal(outline.crs, target.crs)
+    top, left, bottom, right = placing.rounded(extent, 0 if same else 1)[0].tolist()
     box = (top, left, bottom, right)
-    if not placing.equal(outline.crs, target.crs) or (bottom - top, right - left) != outline.shape:
-        return box, False
-    extent = placing.extents([outline], target.outline)[0]
-    return box, bool(np.abs(extent - box).max() < ON_GRID)
+    exact = same and (bottom - top, right - left) == outline.shape and np.abs(extent[0] - box).max() < ON_GRID
+    return box, bool(exact)
 
 
 def _nothing(layer: Layer, window: Box, header: Header) -> tuple[Box, np.ndarray, np.ndarray]:

@@ -72,7 +72,7 @@ def boxes(outlines: Sequence[Outline], onto: Outline) -> np.ndarray:
         groups.setdefault(outline.crs, []).append(number)
     for crs, numbers in groups.items():
         places = extents([outlines[number] for number in numbers], onto)
-        found[numbers] = _rounded(places, 0 if equal(crs, onto.crs) else 1)
+        found[numbers] = rounded(places, 0 if equal(crs, onto.crs) else 1)
     return found
 
 
@@ -129,7 +129,8 @@ def _turned(degrees: np.ndarray, onto: Outline) -> tuple[np.ndarray, np.ndarray,
     return *hull, np.abs(way[:, -1] - way[:, 0]) > 180
 
 
-def _rounded(places: np.ndarray, margin: int) -> np.ndarray:
+def rounded(places: np.ndarray, margin: int) -> np.ndarray:
+    """Round extents outward to boxes, but not for a thousandth of a pixel, and add a margin; NaN becomes all 0."""
     sides = np.concatenate([np.floor(places[:, :2] + ON_GRID) - margin, np.ceil(places[:, 2:] - ON_GRID) + margin], 1)
     sides[np.isnan(sides).any(axis=1)] = 0
     return sides.astype("int64")

@@ -64,6 +64,8 @@ def read(request: "Request") -> da.Array:
         rule = f"have whole pixels of one size in both directions, {tuple(grid.shape)} for engine='stackstac'"
         raise BadInput(sentence("grid", rule, f"{stack.shape[2:]} pixels", "Use engine='odc'"))
     whole = _with_dropped_bands(stack, names, target, request.chunks)
+    if request.nodata is not None and whole.dtype.kind == "f":  # which files that declare nothing hold instead of NaN
+        whole = da.where(whole == request.nodata, fill, whole)
     # stackstac drops items that lie outside the grid, so each is named by its place in the request
     present = np.asarray(request.steps)[stack.id.values.astype(int)]
     edges = np.searchsorted(present, np.arange(request.steps[-1] + 2))

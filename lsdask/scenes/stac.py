@@ -57,6 +57,8 @@ class Request:
     sources : tuple of tuple of Source or None
         For each item, where each band is.
     target : Target
+    nodata : float or None
+        What stands for void in files of which neither they nor their items declare it.
     chunks : int
     """
 
@@ -64,6 +66,7 @@ class Request:
     steps: tuple[int, ...]
     sources: tuple[tuple[Source | None, ...], ...]
     target: Target
+    nodata: float | None
     chunks: int
 
 
@@ -151,7 +154,7 @@ def load(
     box = _grid(ordered, outlines, grid, crs, resolution)
     target = painting.target(box, len(names), kind, resampling=resampling, fill=void, overviews=resampling != "nearest")
     numbers = tuple(number for number, step in enumerate(steps) for _ in step)
-    request = Request(tuple(ordered), numbers, tuple(sources), target, chunks)
+    request = Request(tuple(ordered), numbers, tuple(sources), target, declared, chunks)
     data = _odc(request, outlines) if engine == "odc" else _stackstac(request)
     coords: dict[str, Any] = {"time": pd.DatetimeIndex([lists.time(step[0]) for step in steps]), "band": list(names)}
     coords |= calibration.coordinates(ordered, sources, numbers, table)
@@ -166,7 +169,10 @@ def _outlines(items: Sequence[pystac.Item], sources: Sequence[Sequence[Source | 
     import odc.stac
 
     slim = [_slim(item, row) for item, row in zip(items, sources)]
-    parsed = odc.stac.parse_items(slim, asset_absolute_paths=False)
+    try:
+        parsed = list(odc.stac.parse_items(slim, asset_absolute_paths=False))
+    except (ValueError, CRSError) as error:
+        raise BadInput(sentence("items", "say rightly where they lie, in STAC's projection fields", error)) from error
     return [_places(item, row, found) for item, row, found in zip(items, sources, parsed)]
 
 
@@ -276,13 +282,13 @@ def _odc(request: Request, outlines: Sequence[Sequence[Place]]) -> da.Array:
     steps: list[int] = []
     for item, step, row, places in zip(request.items, request.steps, request.sources, outlines):
         boxed = [None if place is None else (tuple(next(boxes)), place[1]) for place in places]
-        of_item = _layers(item, row, boxed, request.target)
+        of_item = _layers(item, row, boxed, request.nodata)
         layers += of_item
         steps += [step] * len(of_item)
     return lazy(request.target, layers, steps, request.steps[-1] + 1, request.chunks)
 
 
-def _layers(item: pystac.Item, row: Sequence[Source | None], boxed: Sequence[Any], target: Target) -> list[Layer]:
+def _layers(item: pystac.Item, row: Sequence[Source | None], boxed: Sequence[Any], nodata: float | None) -> list[Layer]:
     """Describe the files of an item; bands of one file are one layer, so that it is opened once."""
     files: dict[str, list[int]] = {}
     for slot, source in enumerate(row):
@@ -291,15 +297,10 @@ def _layers(item: pystac.Item, row: Sequence[Source | None], boxed: Sequence[Any
     made = []
     for key, slots in files.items():
         asset, numbers = item.assets[key], tuple(row[slot].number for slot in slots)  # type: ignore[union-attr]
-        (box, declared), void = boxed[slots[0]], _fallback(asset, numbers[0], target)
+        told, (box, declared) = lists.said(asset, numbers[0], "nodata"), boxed[slots[0]]
+        void = nodata if told is None else float(told)
         made.append(Layer(lists.href(asset), numbers, tuple(slots), box, fallback=void, declared=declared))
     return made
-
-
-def _fallback(asset: pystac.Asset, number: int, target: Target) -> float | None:
-    """Give what stands for void in a file that declares nothing: what its item says, else what the cube holds."""
-    told = lists.said(asset, number, "nodata")
-    return float(told) if told is not None else None if np.isnan(target.fill) else target.fill
 
 
 def _stackstac(request: Request) -> da.Array:
