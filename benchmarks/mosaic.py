@@ -1,0 +1,225 @@
+"""B12: a mosaic from a catalogue to Zarr, against odc-stac and stackstac with ``to_zarr``, and its memory by size.
+
+Fifty items of four single-band COGs, which overlap on one grid, become one composite of the first clear look, written
+to Zarr. Each contender runs in a process of its own; its memory is what it peaks at above what its imports take.
+Prints one JSON line. ``--sizes`` measures instead the peak memory of ``mosaic.write`` on images of those sizes.
+"""
+
+import argparse
+import datetime
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+BANDS = ["blue", "green", "red", "nir"]
+EPSG, RESOLUTION, LEFT, TOP = 32723, 10, 440000, 7400000
+CHUNK, SHARD = 512, 2048
+
+
+def prepare(folder: Path, count: int, size: int) -> None:
+    """Write the COGs and their items: ``count`` scenes of ``size`` pixels a side, each a third apart, in five rows."""
+    import pystac
+    import rasterio
+    from affine import Affine
+
+    import lsdask as ls
+
+    step = size * 2 // 3 // 16 * 16
+    columns = -(-count // 5)
+    ground = ls.synthetic.scene((step * 4 + size, step * (columns - 1) + size), seed=1, chunks=1024)
+    for number in range(count):
+        row, column = step * (number // columns), step * (number % columns)
+        data = ground[:, row : row + size, column : column + size].values.astype("uint16")
+        data[:, : size // 8] = 0  # the void edge of a swath
+        transform = Affine(RESOLUTION, 0, LEFT + column * RESOLUTION, 0, -RESOLUTION, TOP - row * RESOLUTION)
+        item = _item(number, size, transform)
+        for band, values in zip(BANDS, data):
+            path = folder / f"{number:03d}-{band}.tif"
+            profile = {"dtype": "uint16", "count": 1, "height": size, "width": size, "crs": EPSG, "nodata": 0}
+            layout = {"driver": "COG", "compress": "deflate", "blocksize": 512, "overviews": "NONE"}
+            with rasterio.open(path, "w", **profile, transform=transform, **layout) as target:
+                target.write(values, 1)
+            raster = {"raster:bands": [{"data_type": "uint16", "nodata": 0}], "eo:bands": [{"name": band}]}
+            item.add_asset(band, pystac.Asset(str(path), media_type=pystac.MediaType.COG, extra_fields=raster))
+        item.save_object(dest_href=str(folder / f"{number:03d}.json"), include_self_link=False)
+
+
+def _item(number: int, size: int, transform: Any) -> Any:
+    import pystac
+    from pyproj import Transformer
+    from shapely.geometry import box, mapping
+
+    left, top = transform.c, transform.f
+    right, bottom = left + size * RESOLUTION, top - size * RESOLUTION
+    west, south, east, north = Transformer.from_crs(EPSG, 4326, always_xy=True).transform_bounds(
+        left, bottom, right, top
+    )
+    return pystac.Item(
+        id=f"scene-{number:03d}",
+        geometry=mapping(box(west, south, east, north)),
+        bbox=[west, south, east, north],
+        datetime=datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC) + datetime.timedelta(days=number),
+        properties={
+            "proj:code": f"EPSG:{EPSG}",
+            "proj:epsg": EPSG,  # for stackstac, which does not know the new name
+            "proj:transform": list(transform)[:6],
+            "proj:shape": [size, size],
+        },
+        stac_extensions=[
+            "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
+            "https://stac-extensions.github.io/raster/v1.1.0/schema.json",
+        ],
+    )
+
+
+def items(folder: Path) -> list[Any]:
+    """Read the items."""
+    import pystac
+
+    return [pystac.Item.from_file(str(path)) for path in sorted(folder.glob("*.json"))]
+
+
+def run_lsdask(folder: Path, target: Path) -> None:
+    """What is measured."""
+    import lsdask as ls
+
+    cube = ls.scenes.load(items(folder), bands=BANDS, crs=EPSG, resolution=RESOLUTION, nodata=0, chunks=CHUNK)
+    image = ls.mosaic.composite(cube, method="first")
+    ls.mosaic.write(image, target, chunk=CHUNK, shard=SHARD, progress=False).check()
+
+
+def run_odc(folder: Path, target: Path) -> None:
+    """What a user writes with odc-stac: all items as one group, the first clear look on top, then ``to_zarr``."""
+    import odc.stac
+
+    chunks, grid = {"x": CHUNK, "y": CHUNK}, {"crs": EPSG, "resolution": RESOLUTION}
+    data = odc.stac.load(items(folder), bands=BANDS, nodata=0, chunks=chunks, groupby=lambda *of: 0, **grid)
+    data.isel(time=0, drop=True).to_zarr(target, mode="w", zarr_format=3, consolidated=False)
+
+
+def run_stackstac(folder: Path, target: Path) -> None:
+    """What a user writes with stackstac: its own ``mosaic``, then ``to_zarr``."""
+    import stackstac
+
+    stored: dict[str, Any] = {"dtype": np.dtype("uint16"), "fill_value": np.uint16(0), "rescale": False}
+    grid: dict[str, Any] = {"epsg": EPSG, "resolution": RESOLUTION, "xy_coords": "center"}
+    stack = stackstac.stack(items(folder), assets=BANDS, chunksize=(-1, 1, CHUNK, CHUNK), **stored, **grid)
+    first = stackstac.mosaic(stack, dim="time", nodata=0)
+    plain = first.drop_vars([name for name in first.coords if name not in ("band", "y", "x")])
+    plain.attrs = {}
+    plain.to_dataset(name="mosaic").to_zarr(target, mode="w", zarr_format=3, consolidated=False)
+
+
+RUNS: dict[str, Callable[[Path, Path], None]] = {
+    "lsdask": run_lsdask,
+    "odc": run_odc,
+    "stackstac": run_stackstac,
+}
+
+IMPORTS = {
+    "lsdask": "import lsdask.scenes, lsdask.mosaic, odc.stac, distributed",
+    "odc": "import odc.stac, xarray, zarr, dask.array",
+    "stackstac": "import stackstac, xarray, zarr, dask.array",
+    "memory": "import lsdask.mosaic, distributed",
+}
+
+
+def run_memory(size: int, target: Path) -> None:
+    """Write a lazy image of ``size`` pixels a side, four bands of uint16, whose blocks are cheap to compute."""
+    import dask.array as da
+    from affine import Affine
+    from odc.geo.geobox import GeoBox
+
+    import lsdask as ls
+
+    def block(rows: np.ndarray) -> np.ndarray:
+        return np.broadcast_to((rows[:, None] % 251).astype("uint16"), (4, len(rows), CHUNK)).copy()
+
+    rows = da.arange(size, chunks=CHUNK)
+    shape: dict[str, Any] = {"chunks": ((4,), rows.chunks[0], (CHUNK,)), "new_axis": [0, 2]}
+    column = rows.map_blocks(block, dtype="uint16", meta=np.empty((0, 0, 0), "uint16"), **shape)
+    data = da.concatenate([column] * (size // CHUNK), axis=2)
+    grid = GeoBox((size, size), Affine(RESOLUTION, 0, LEFT, 0, -RESOLUTION, TOP), f"EPSG:{EPSG}")
+    image = ls.schema.wrap(data, grid, ls.schema.MOSAIC, name="mosaic", coords={"band": BANDS}, nodata=0)
+    ls.mosaic.write(image, target, chunk=CHUNK, shard=SHARD, workers=2, progress=False).check()
+
+
+def child(name: str, argument: str, target: str) -> None:
+    """Run one contender and print its seconds and memory."""
+    exec(IMPORTS[name])
+    before = peak()
+    begun = time.perf_counter()
+    if name == "memory":
+        run_memory(int(argument), Path(target))
+    else:
+        RUNS[name](Path(argument), Path(target))
+    print(json.dumps({"seconds": time.perf_counter() - begun, "peak": peak() - before, "imports": before}))
+
+
+def peak() -> float:
+    """The most memory that this process has held, in MB (``ru_maxrss`` would count its parent's as well)."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
+
+
+def measure(name: str, argument: str, target: Path) -> dict[str, float]:
+    """Run one contender in a process of its own."""
+    arguments = [sys.executable, __file__, "--child", name, argument, str(target)]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{name} failed: {done.stderr[-2000:]}")
+    found = json.loads(done.stdout.splitlines()[-1])
+    return {"seconds": round(found["seconds"], 2), "MB": round(found["peak"]), "MB_of_imports": round(found["imports"])}
+
+
+def agrees(folder: Path) -> bool:
+    """Say whether all contenders wrote the same pixels."""
+    import xarray as xr
+
+    import lsdask as ls
+
+    ours = ls.store.open(folder / "lsdask.zarr")
+    odc = xr.open_zarr(folder / "odc.zarr", mask_and_scale=False, consolidated=False)[BANDS].to_array("band")
+    theirs = xr.open_zarr(folder / "stackstac.zarr", mask_and_scale=False, consolidated=False)["mosaic"]
+    overlap = theirs.sel(y=ours.y, x=ours.x, method="nearest", tolerance=1e-6)
+    return bool((odc.values == ours.values).all() and (overlap.values == ours.values).all())
+
+
+def main() -> None:
+    """Measure and print one JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=50, help="items")
+    parser.add_argument("--size", type=int, default=1536, help="side of a COG, pixels")
+    parser.add_argument("--repeats", type=int, default=1, help="runs of each, of which the fastest counts")
+    parser.add_argument("--sizes", type=int, nargs="*", help="measure mosaic.write on images of these sizes instead")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        if options.sizes:
+            sizes = {size: measure("memory", str(size), folder / f"{size}.zarr") for size in options.sizes}
+            print(json.dumps({"benchmark": "B12 memory", "shard": SHARD, "sizes": sizes}))
+            return
+        prepare(folder, options.count, options.size)
+        result: dict[str, Any] = {"benchmark": "B12 mosaic", "count": options.count, "size": options.size}
+        for name in RUNS:
+            runs = [measure(name, str(folder), folder / f"{name}.zarr") for _ in range(options.repeats)]
+            result[name] = min(runs, key=lambda run: run["seconds"])
+        for name in ("odc", "stackstac"):
+            result[f"times_{name}"] = round(result[name]["seconds"] / result["lsdask"]["seconds"], 2)
+            result[f"memory_of_{name}"] = round(result["lsdask"]["MB"] / max(result[name]["MB"], 1), 2)
+        result["agrees"] = agrees(folder)
+        print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1 and sys.argv[1] == "--child":
+        child(*sys.argv[2:5])
+    else:
+        main()
