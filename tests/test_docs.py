@@ -23,7 +23,7 @@ S2 = {"blue": "B02", "green": "B03", "red": "B04", "nir": "B08", "scl": "SCL"}
 
 
 def blocks(page: str, kind: str) -> list[str]:
-    """The code of a page: blocks of a kind, ``python`` or none."""
+    """The code of a page: blocks of a kind, ``python`` or ``sh``."""
     return re.findall(rf"^```{kind}\n(.*?)^```", (DOCS / page).read_text(), re.MULTILINE | re.DOTALL)
 
 
@@ -70,9 +70,9 @@ def test_from_a_catalogue_to_a_mosaic(
     assert 0.3 < valid.mean() < 0.9
     np.testing.assert_allclose(written.sel(band="slope").values[valid], np.degrees(np.arctan(0.1)), atol=1e-3)
 
-    (written_out,) = [block for block in blocks(page, "") if "--stac" in block]
+    (written_out,) = [block for block in blocks(page, "sh") if "--stac" in block]
     command = shlex.split(written_out.replace("\\\n", " ").replace("$STAC_API", os.environ["STAC_API"]))
-    command = ["again.zarr" if part == "mosaic.zarr" else part for part in command[1:]]
+    command = [part.replace("mosaic.", "again.") for part in command[1:]]
     result = CliRunner().invoke(cli.app, command, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     again = ls.store.open("again.zarr")

@@ -131,7 +131,7 @@ def mosaic(
         if not report.failed and overviews:
             ls.mosaic.overviews(out, client=client)
     if not report.failed and cog is not None:
-        ls.mosaic.to_cog(ls.store.open(out), cog)
+        ls.mosaic.to_cog(ls.store.open(out), cog, overwrite=True)
         console.print(f"Wrote {cog}", highlight=False)
     finish(report)
 
