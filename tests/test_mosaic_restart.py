@@ -16,7 +16,7 @@ import xarray as xr
 from images import random_mosaic
 
 from lsdask import ledger, mosaic, store
-from lsdask.errors import Unfinished
+from lsdask.errors import OtherPlan, Unfinished
 from lsdask.store import leases, places
 
 OPTIONS: dict[str, Any] = {"chunk": 16, "shard": 32, "workers": 2, "progress": False}
@@ -183,6 +183,34 @@ def test_a_server_that_stays_in_trouble_is_reported(monkeypatch: pytest.MonkeyPa
             report.check()
         assert mosaic.write(image(), target, **OPTIONS).check().done == 1
         troubled.shutdown()
+
+
+def test_two_runs_on_one_object_store_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "EXPIRY_SECONDS", 3.0)
+    monkeypatch.setattr(leases, "BEAT_SECONDS", 0.2)
+    with s3.serving(monkeypatch):
+        target = f"s3://{s3.BUCKET}/a.zarr"
+        reports = []
+        first = threading.Thread(target=lambda: reports.append(mosaic.write(image(0.15), target, **OPTIONS)))
+        first.start()
+        while not store.exists(target):
+            time.sleep(0.02)
+        with pytest.raises(OtherPlan, match=r"is being written by another run \(process"):
+            mosaic.write(image(), target, **OPTIONS)
+        first.join()
+        assert reports[0].check().done == TILES
+
+
+def test_a_run_that_loses_its_lease_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "BEAT_SECONDS", 0.1)
+    with s3.serving(monkeypatch):
+        target = f"s3://{s3.BUCKET}/a.zarr"
+        lease = b'{"run": "another", "machine": "m", "process": 1}'
+        steal = threading.Timer(0.5, lambda: places.objects(f"s3://{s3.BUCKET}").put("a.zarr.lock", lease))
+        steal.start()
+        with pytest.raises(OtherPlan, match="was taken over by another run"):
+            mosaic.write(image(0.3), target, **OPTIONS)
+        assert bytes(places.objects(f"s3://{s3.BUCKET}").get("a.zarr.lock").bytes()) == lease
 
 
 @pytest.mark.cluster
