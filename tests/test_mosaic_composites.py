@@ -94,6 +94,20 @@ def test_composite_equals_a_loop_over_pixels(dtype, method, shape, chunks, maske
         np.testing.assert_array_equal(eager.scene.values, expected[2])
 
 
+@pytest.mark.parametrize("method", ["first", "last", "mean", "max", "min", "best"])
+def test_a_step_leaves_what_it_was_given_as_it_is(method):
+    # A scheduler may run a task again, on what an earlier one gave.
+    values = random_cube(1, (2, 2, 6, 6), "uint8")
+    rule = reducing.Rule(method, 0, "uint8", 0 if method == "best" else None)
+    before = reducing.fold_block(None, values[:1], rule=rule)
+    kept = [None if part is None else part.copy() for part in before]
+    first, again = (reducing.fold_block(before, values[1:], rule=rule, start=1) for _ in range(2))
+    for part, copy in zip(before, kept):
+        np.testing.assert_array_equal(part, copy)
+    for one, two in zip(first, again):
+        np.testing.assert_array_equal(one, two)
+
+
 def test_medians_and_means_of_integers_round_halves_to_even():
     values = np.array([[1, 2], [2, 3], [1, 2], [4, 5]], "uint8").reshape(4, 1, 1, 2).repeat(2, 2)
     cube = cube_of(values[:2], nodata=0)

@@ -125,12 +125,13 @@ def test_each_kind_of_quality_band_has_a_mask():
 @pytest.mark.parametrize("lazy", [False, True])
 def test_snow_is_where_the_index_is_high(lazy):
     green, swir = np.meshgrid([0, 10, 100, 5000], [0, 1, 40, 100, 4000])
+    green[0, 0], swir[0, 0] = 3, 1  # exactly the threshold of 0.5
     values = np.stack([green, swir, np.ones_like(green)])[np.newaxis].astype("uint16")
     cube = cube_of(values, nodata=0, chunks=(1, 3, 2, 2) if lazy else None)
     with np.errstate(invalid="ignore"):
-        snow = (green - swir) / (green + swir) > 0.4
+        snow = (green - swir) / (green + swir) > 0.5
     void = (green == 0) | (swir == 0)
-    got = mosaic.mask_snow(cube, green="b0", swir="b1")
+    got = mosaic.mask_snow(cube, green="b0", swir="b1", above=0.5)
     assert isinstance(got.data, da.Array) == lazy
     np.testing.assert_array_equal(got.values[0], ~snow | void)
     assert not got.values[0].all()

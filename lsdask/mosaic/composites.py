@@ -69,7 +69,8 @@ def composite(
         weights. A date whose score is void, or whose weight is not above 0, is not valid.
     feather : int
         For ``mean``: a date fades in over so many pixels from where it is not valid, so that its edges leave no seam;
-        see ``feathering.feather``.
+        see ``feathering.feather``. As each chunk looks at its neighbours, a window that is computed or written as one
+        is then held at all dates: 1.5 GB for 100 dates of 4 bands and 2048 x 2048 pixels.
 
     Returns
     -------
