@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-import dask
 import dask.array as da
 import numpy as np
 import xarray as xr
 import zarr
-from dask._task_spec import Task, TaskRef, convert_legacy_graph, cull
+from dask._task_spec import Task, TaskRef, convert_legacy_graph
+from dask.blockwise import optimize_blockwise
 from dask.local import get_sync
 from zarr.core.sync import sync
 
@@ -141,10 +141,9 @@ class _Blocks:
     """
 
     def __init__(self, data: da.Array) -> None:
-        (data,) = dask.optimize(data)
         self._name, self._shape, self._dtype = data.name, data.shape, data.dtype
         self._starts = [np.cumsum([0, *sizes]) for sizes in data.chunks]
-        self._graph = convert_legacy_graph(dict(data.__dask_graph__()))
+        self._graph = optimize_blockwise(data.__dask_graph__(), keys={data.name})  # layers: no task is made yet
 
     def read(self, y: slice, x: slice) -> np.ndarray:
         """Compute the blocks under a window into one array."""
@@ -157,7 +156,8 @@ class _Blocks:
             ("put", i): Task(("put", i), _put, out, _slices(place, "out"), TaskRef(block), _slices(place, "of"))
             for i, (place, block) in enumerate(zip(pieces, blocks))
         }
-        get_sync({**cull(self._graph, set(blocks)), **puts}, list(puts))
+        tasks = convert_legacy_graph(dict(self._graph.cull(set(blocks))))
+        get_sync({**tasks, **puts}, list(puts))
         return out
 
 
