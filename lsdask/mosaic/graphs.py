@@ -20,7 +20,7 @@ from dask.highlevelgraph import HighLevelGraph, Layer
 Key = tuple[Any, ...]
 
 
-class _Chunked(Layer):
+class Chunked(Layer):
     """A layer with one output for each block of an array, which knows what each of them reads.
 
     Attributes
@@ -90,7 +90,7 @@ class _Chunked(Layer):
         return block
 
 
-class Fold(_Chunked):
+class Fold(Chunked):
     """For each chunk (y, x), a chain of tasks that takes the dates in one after the other.
 
     ``step(so_far, *blocks, start=)`` receives what it gave for the dates before (None for the first), and the blocks
@@ -193,7 +193,7 @@ def part(
     return da.Array(graph, out, chunks=tuple(chunks), meta=np.empty((0,) * len(chunks), dtype))
 
 
-class Around(_Chunked):
+class Around(Chunked):
     """For each chunk (..., y, x), one task that gets the chunk with some pixels around it, cut at the image's edges."""
 
     def __init__(self, name: str, function: Callable[..., Any], array: da.Array, pixels: int) -> None:

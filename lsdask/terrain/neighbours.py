@@ -12,6 +12,7 @@ from dask.highlevelgraph import HighLevelGraph
 
 from lsdask import schema
 from lsdask.errors import BadInput, sentence
+from lsdask.mosaic.graphs import Chunked
 from lsdask.terrain.ground import Ground, ground_of, sizes_block
 
 Edge = Literal["void", "extrapolate"]
@@ -66,20 +67,29 @@ def derive(dem: xr.DataArray, kernel: Kernel, *, edge: Edge, leading: tuple[int,
 
 
 def _lazy(data: Any, leading: tuple[int, ...], given: tuple[Any, ...]) -> da.Array:
-    # map_overlap takes 14 tasks a chunk and re-chunks those that are too thin; one task that refers to the nine
-    # chunks takes from each what it needs.
     data = data.rechunk(tuple(tuple(size for size in axis if size) for axis in data.chunks))
     name = "terrain-" + tokenize(data.name, leading, *given)
-    starts = np.cumsum([0, *data.chunks[0]]).tolist()
-    graph: dict[Any, Task] = {}
-    for row, column in np.ndindex(data.numblocks):
-        (rows, y), (columns, x) = (_around(i, count) for i, count in zip((row, column), data.numblocks))
-        nine = List(*(List(*(TaskRef((data.name, i, j)) for j in columns)) for i in rows))
-        key = (name, *(0 for _ in leading), row, column)
-        graph[key] = Task(key, chunk_block, nine, (y, x), (starts[row], starts[row + 1]), *given)
-    layers = HighLevelGraph.from_collections(name, graph, dependencies=[data])
+    layers = HighLevelGraph.from_collections(name, Nine(name, data, leading, given), dependencies=[data])
     chunks = (*((size,) for size in leading), *data.chunks)
     return da.Array(layers, name, chunks=chunks, meta=np.empty((0,) * len(chunks), "float32"))
+
+
+class Nine(Chunked):
+    """For each chunk (y, x) of a DEM one task, which takes of the nine chunks around it what it needs.
+
+    ``map_overlap`` takes 14 tasks a chunk, and joins chunks thinner than the overlap.
+    """
+
+    def __init__(self, name: str, data: da.Array, leading: tuple[int, ...], given: tuple[Any, ...]) -> None:
+        super().__init__(name, (*(1 for _ in leading), *data.numblocks))
+        self.source, self.numblocks, self.given = data.name, data.numblocks, given
+        self.starts = np.cumsum([0, *data.chunks[0]]).tolist()
+
+    def tasks(self, block: tuple[int, ...]) -> dict[Any, Task]:
+        (rows, y), (columns, x) = (_around(i, count) for i, count in zip(block[-2:], self.numblocks))
+        nine = List(*(List(*(TaskRef((self.source, i, j)) for j in columns)) for i in rows))
+        key, window = (self.name, *block), (self.starts[block[-2]], self.starts[block[-2] + 1])
+        return {key: Task(key, chunk_block, nine, (y, x), window, *self.given)}
 
 
 def _around(i: int, count: int) -> tuple[list[int], list[slice]]:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import dask.array as da
@@ -18,6 +19,7 @@ from rasterio.warp import reproject
 
 from lsdask import schema
 from lsdask.errors import BadInput, sentence
+from lsdask.mosaic.graphs import Chunked
 from lsdask.terrain.neighbours import heights_block
 
 EXACT = 1e-12
@@ -119,11 +121,17 @@ def _chunks(like: Any, grid: GeoBox) -> tuple[tuple[int, ...], ...]:
     return da.core.normalize_chunks((CHUNK, CHUNK), (grid.shape[0], grid.shape[1]))
 
 
+@lru_cache(maxsize=16)
+def _change(start: str, end: str) -> pyproj.Transformer:
+    """Give the way from one CRS to another; finding it takes 10 ms, and each chunk asks."""
+    return pyproj.Transformer.from_crs(start, end, always_xy=True)
+
+
 def _moved(columns: np.ndarray, rows: np.ndarray, start: Place, end: Place) -> tuple[np.ndarray, np.ndarray]:
     """Turn pixels of one grid (columns, rows) into pixels of another; not finite where there is none."""
-    change = pyproj.Transformer.from_crs(start[0], end[0], always_xy=True)
     there, back = start[1], ~end[1]
-    x, y = change.transform(there.a * columns + there.b * rows + there.c, there.d * columns + there.e * rows + there.f)
+    east, north = there.a * columns + there.b * rows + there.c, there.d * columns + there.e * rows + there.f
+    x, y = _change(start[0], end[0]).transform(east, north)
     return back.a * x + back.b * y + back.c, back.d * x + back.e * y + back.f
 
 
@@ -143,21 +151,30 @@ def _lazy(data: Any, warp: Warp, sizes: tuple[tuple[int, ...], ...]) -> da.Array
     leading = data.shape[:-2]
     data = data.rechunk((*leading, *(tuple(size for size in axis if size) for axis in data.chunks[-2:])))
     name = "terrain-resample-" + tokenize(data.name, warp, sizes)
-    edges = [np.cumsum([0, *axis]) for axis in data.chunks[-2:]]
-    starts = [np.cumsum([0, *axis]).tolist() for axis in sizes]
-    graph: dict[Any, Task] = {}
-    for row, column in np.ndindex(*(len(axis) for axis in sizes)):
-        window = starts[0][row], starts[1][column], starts[0][row + 1], starts[1][column + 1]
-        top, left, bottom, right = _seen(window, warp, data.shape[-2:])
-        rows, y = _pieces(edges[0], top, bottom)
-        columns, x = _pieces(edges[1], left, right)
-        before = (data.name, *(0 for _ in leading))
-        parts = List(*(List(*(TaskRef((*before, i, j)) for j in columns)) for i in rows))
-        key = (name, *(0 for _ in leading), row, column)
-        graph[key] = Task(key, resample_block, parts, (y, x), (top, left), window, warp, leading)
-    layers = HighLevelGraph.from_collections(name, graph, dependencies=[data])
+    layers = HighLevelGraph.from_collections(name, Warped(name, data, warp, sizes), dependencies=[data])
     chunks = (*((size,) for size in leading), *sizes)
     return da.Array(layers, name, chunks=chunks, meta=np.empty((0,) * len(chunks), "float32"))
+
+
+class Warped(Chunked):
+    """For each chunk (..., y, x) of the target one task, which takes of the source's chunks what it needs."""
+
+    def __init__(self, name: str, data: da.Array, warp: Warp, sizes: tuple[tuple[int, ...], ...]) -> None:
+        self.leading = data.shape[:-2]
+        super().__init__(name, (*(1 for _ in self.leading), *(len(axis) for axis in sizes)))
+        self.source, self.shape, self.warp = data.name, data.shape[-2:], warp
+        self.edges = [np.cumsum([0, *axis]) for axis in data.chunks[-2:]]
+        self.starts = [np.cumsum([0, *axis]).tolist() for axis in sizes]
+
+    def tasks(self, block: tuple[int, ...]) -> dict[Any, Task]:
+        row, column = block[-2:]
+        window = self.starts[0][row], self.starts[1][column], self.starts[0][row + 1], self.starts[1][column + 1]
+        top, left, bottom, right = _seen(window, self.warp, self.shape)
+        (rows, y), (columns, x) = _pieces(self.edges[0], top, bottom), _pieces(self.edges[1], left, right)
+        before = (self.source, *(0 for _ in self.leading))
+        parts = List(*(List(*(TaskRef((*before, i, j)) for j in columns)) for i in rows))
+        key = (self.name, *block)
+        return {key: Task(key, resample_block, parts, (y, x), (top, left), window, self.warp, self.leading)}
 
 
 def _seen(window: Box, warp: Warp, shape: tuple[int, int]) -> Box:
