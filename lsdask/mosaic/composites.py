@@ -16,7 +16,7 @@ from lsdask import schema
 from lsdask.errors import BadInput, sentence
 from lsdask.mosaic import graphs, reducing
 from lsdask.mosaic.feathering import feather as weights
-from lsdask.mosaic.reducing import FOLDED, PICKING, STACKED, Pixels, Rule
+from lsdask.mosaic.reducing import FOLDED, PICKING, STACKED, Rule
 
 Method = Literal["first", "last", "mean", "median", "max", "min", "best", "medoid"]
 METHODS: tuple[str, ...] = (*FOLDED, *STACKED)
@@ -138,23 +138,23 @@ def composite_parts(
 
 def _parts(cube: xr.DataArray, mask: Any, by: Any, rule: Rule) -> tuple[Any, Any, Any]:
     """Give image, looks and scene (or None), as arrays."""
-    stacked = rule.method in STACKED
-    if not any(isinstance(array, da.Array) for array in (cube.data, mask, by)):
-        blocks = [cube.values], None if mask is None else mask if mask.ndim == 2 else [mask]
-        pixels = (
-            reducing.stack_block(*blocks, rule=rule)
-            if stacked
-            else reducing.fold_block(None, cube.values, mask, by, rule=rule)
-        )
-        return reducing.image_block(pixels, rule=rule), pixels.looks, pixels.scene
-    stack = da.asarray(cube.data).rechunk({1: -1})
+    if any(isinstance(array, da.Array) for array in (cube.data, mask, by)):
+        return _lazy_parts(da.asarray(cube.data).rechunk({1: -1}), mask, by, rule)
+    if rule.method in STACKED:
+        pixels = reducing.stack_block([cube.values], [mask] if np.ndim(mask) == 3 else mask, rule=rule)
+    else:
+        pixels = reducing.fold_block(None, cube.values, mask, by, rule=rule)
+    return reducing.image_block(pixels, rule=rule), pixels.looks, pixels.scene
+
+
+def _lazy_parts(stack: da.Array, mask: Any, by: Any, rule: Rule) -> tuple[Any, Any, Any]:
     mask, by = (None if array is None else _like(da.asarray(array), stack) for array in (mask, by))
-    if stacked:
+    if rule.method in STACKED:
         graph, name = graphs.gather(partial(reducing.stack_block, rule=rule), stack, mask)
     else:
         graph, name = graphs.fold(partial(reducing.fold_block, rule=rule), stack, [mask, by])
     plane = stack.chunks[2:]
-    image = graphs.part(graph, name, reducing.image_block, stack.chunks[1:], cube.dtype, rule=rule)
+    image = graphs.part(graph, name, reducing.image_block, stack.chunks[1:], stack.dtype, rule=rule)
     looks = graphs.part(graph, name, reducing.looks_block, plane, "uint16")
     scene = graphs.part(graph, name, reducing.scene_block, plane, "int16") if rule.method in PICKING else None
     return image, looks, scene
@@ -230,6 +230,3 @@ def _aligned(array: Any, cube: xr.DataArray, name: str) -> Any:
     ).any():
         raise BadInput(sentence(name, "have the times of cube", "others", f"Use {name}.sel(time=cube.time)"))
     return array.data
-
-
-__all__ = ["METHODS", "Composite", "Method", "Pixels", "composite", "composite_parts", "default_nodata"]
