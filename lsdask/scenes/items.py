@@ -251,35 +251,51 @@ def stored(
     """
     kinds, voids = [], []
     for place in range(len(found[0])):
-        having = [(item.assets[row[place].key], row[place].number) for item, row in zip(items, found) if row[place]]  # type: ignore[union-attr]
-        told = sensor if sensor is not None and not _is_quality(items, found, place, sensor) else None
-        kind, void = _of_band(having, dtype, nodata, told)
+        having = _having(items, found, place)
+        is_quality = sensor is not None and any(source.key in sensor.quality for _, source in having)
+        kind, void = _of_band(having, dtype, nodata, None if is_quality else sensor)
         kinds.append(kind)
         voids.append(void)
     return np.result_type(*kinds), next((void for void in voids if void is not None), None)
 
 
-def _is_quality(
-    items: "Sequence[pystac.Item]", found: Sequence[Sequence[Source | None]], place: int, sensor: sensors.Sensor
-) -> bool:
-    return any(row[place].key in sensor.quality for row in found if row[place])  # type: ignore[union-attr]
+def _having(
+    items: "Sequence[pystac.Item]", found: Sequence[Sequence[Source | None]], place: int
+) -> "list[tuple[pystac.Asset, Source]]":
+    """List where a band is, over the items that have it."""
+    rows = ((item, row[place]) for item, row in zip(items, found))
+    return [(item.assets[source.key], source) for item, source in rows if source is not None]
 
 
 def _of_band(
-    having: "Sequence[tuple[pystac.Asset, int]]", dtype: Any, nodata: float | None, sensor: sensors.Sensor | None
+    having: "Sequence[tuple[pystac.Asset, Source]]", dtype: Any, nodata: float | None, sensor: sensors.Sensor | None
 ) -> tuple[np.dtype, float | None]:
-    """Give the dtype and nodata of one band, from its assets (and the band's number in their files)."""
-    told = {said(asset, number, "data_type") for asset, number in having} - {None}
-    told = {dtype} if dtype is not None else told or ({sensor.dtype} if sensor and sensor.dtype else set())
-    kind = np.result_type(*(np.dtype(one) for one in told)) if told else None
-    voids = (said(asset, number, "nodata") for asset, number in having)
-    void = nodata if nodata is not None else next((float(one) for one in voids if one is not None), None)
-    void = sensor.fill if void is None and sensor else void
+    """Give the dtype and nodata of one band."""
+    kind, void = _kind(having, dtype, sensor), _void(having, nodata, sensor)
     if kind is not None and (void is not None or kind.kind == "f"):
         return kind, void
-    path, number = href(having[0][0]), having[0][1]
-    in_file = _of_file(path, number, needed=kind is None)
+    in_file = _of_file(href(having[0][0]), having[0][1].number, needed=kind is None)
     return in_file[0] if kind is None else kind, in_file[1] if void is None else void
+
+
+def _kind(having: "Sequence[tuple[pystac.Asset, Source]]", dtype: Any, sensor: sensors.Sensor | None) -> Any:
+    """Give the dtype that is given, or that items say, promoted, or that the sensor's table says, or None."""
+    told = {dtype} if dtype is not None else {said(asset, source.number, "data_type") for asset, source in having}
+    told = (told - {None}) or ({sensor.dtype} - {None} if sensor is not None else set())
+    return np.result_type(*map(np.dtype, told)) if told else None
+
+
+def _void(
+    having: "Sequence[tuple[pystac.Asset, Source]]", nodata: float | None, sensor: sensors.Sensor | None
+) -> float | None:
+    """Give the nodata that is given, or that the first item says, or that the sensor's table says, or None."""
+    if nodata is not None:
+        return nodata
+    told = (said(asset, source.number, "nodata") for asset, source in having)
+    first = next((void for void in told if void is not None), None)
+    if first is not None:
+        return float(first)
+    return None if sensor is None else sensor.fill
 
 
 def _of_file(path: str, number: int, *, needed: bool) -> tuple[np.dtype, float | None]:

@@ -1,8 +1,10 @@
 """STAC items become one lazy cube on one grid. Reached as ``scenes.load``.
 
 odc-stac reads the items: where each asset lies, by ``proj:code``, ``proj:epsg``, ``proj:wkt2`` or ``proj:projjson``, of
-the item or of the asset. The pixels are read as those of files are, by ``painting``: a value does not depend on how the
-cube is cut into chunks, and a chunk opens only the files that touch it. ``engine="stackstac"`` gives both to stackstac.
+the item or of the asset. The pixels are read as those of files are, by ``painting``: a chunk opens only the files that
+touch it, and a value does not depend on how the cube is cut into chunks. (odc-stac's own reader moves pixels by up to
+an eighth on a grid of another CRS: 0.01 to 7 % of them were another than the nearest, by the size of the chunks.)
+``engine="stackstac"`` gives both to stackstac.
 """
 
 from collections import Counter
@@ -296,7 +298,7 @@ def _layers(item: pystac.Item, row: Sequence[Source | None], boxed: Sequence[Any
             files.setdefault(source.key, []).append(slot)
     made = []
     for key, slots in files.items():
-        asset, numbers = item.assets[key], tuple(row[slot].number for slot in slots)  # type: ignore[union-attr]
+        asset, numbers = item.assets[key], tuple(source.number for source in row if source and source.key == key)
         told, (box, declared) = lists.said(asset, numbers[0], "nodata"), boxed[slots[0]]
         void = nodata if told is None else float(told)
         made.append(Layer(lists.href(asset), numbers, tuple(slots), box, fallback=void, declared=declared))
