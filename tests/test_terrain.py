@@ -1,5 +1,8 @@
 """Terrain against planes and domes worked out by hand, gdaldem, RichDEM, scipy and the ellipsoid."""
 
+import pickle
+
+import cloudpickle
 import dask
 import dask.array as da
 import numpy as np
@@ -366,6 +369,13 @@ def test_a_plan_has_the_same_name_each_time_and_another_for_other_options():
     again = terrain.slope(dem), terrain.hillshade(dem), terrain.resample(dem, grid_of((4, 4)))
     assert [plan.data.name for plan in again] == [plans[0].data.name, plans[3].data.name, plans[5].data.name]
     assert len({plan.data.name for plan in plans}) == len(plans)
+
+
+def test_a_plan_travels():
+    dem = dem_of(rough((9, 8)), chunks=4)
+    for lazy in (terrain.bands(dem, NAMES), terrain.resample(dem, grid_of((4, 4), (15, 15)))):
+        sent = pickle.loads(cloudpickle.dumps(lazy))
+        np.testing.assert_array_equal(sent.compute(scheduler="synchronous").values, lazy.values)
 
 
 def test_terrain_is_written_as_a_mosaic(tmp_path):

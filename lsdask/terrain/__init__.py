@@ -9,6 +9,11 @@ of RichDEM (and ArcGIS), in 1/m. All are lazy if the DEM is, one task a chunk, t
 - Heights are metres. Pixels are measured in metres whatever the CRS: degrees on its own ellipsoid, row by row; feet by
   the length of its unit. A projection's distortion is not taken out, and in Web Mercator (EPSG:3857) it is large:
   slopes at 60 degrees of latitude come out half as steep. Use a grid in UTM or in degrees.
+
+The kernels are the room's own. Those of xarray-spatial 0.10 agree with the references on float heights in square metres
+(slope, aspect, roughness, TPI, TRI, total curvature), but take ``_FillValue`` for a height, give void pixels an aspect
+and a shade, mirror the sun's azimuth from north to south, call slopes in degrees 90 unless asked for a geodesic that
+is thirty times slower, measure curvature with one side of the pixel, and plan 15 to 21 tasks a chunk for each.
 """
 
 from lsdask.terrain.derivatives import (
