@@ -1,13 +1,15 @@
 """B12: a mosaic from a catalogue to Zarr, against odc-stac and stackstac with ``to_zarr``, and its memory by size.
 
-Fifty items of four single-band COGs, which overlap on one grid, become one composite of the first clear look, written
-to Zarr. Each contender runs in a process of its own; its memory is what it peaks at above what its imports take.
-Prints one JSON line. ``--sizes`` measures instead the peak memory of ``mosaic.write`` on images of those sizes.
+Fifty items of four single-band COGs, which overlap on one grid, become one mosaic in Zarr: the first known look on
+top, or (``--method median``) the median of all looks. Each contender runs in a process of its own; its memory is what
+it peaks at above what its imports take. Prints one JSON line. ``--sizes`` measures instead the peak memory of
+``mosaic.write`` on images of those sizes.
 """
 
 import argparse
 import datetime
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -86,38 +88,56 @@ def items(folder: Path) -> list[Any]:
     return [pystac.Item.from_file(str(path)) for path in sorted(folder.glob("*.json"))]
 
 
-def run_lsdask(folder: Path, target: Path) -> None:
-    """What is measured."""
+def run_lsdask(folder: Path, target: Path, method: str, shard: int) -> None:
+    """What is measured: the first look on top while loading, or a median of all looks, then ``mosaic.write``."""
     import lsdask as ls
 
-    cube = ls.scenes.load(items(folder), bands=BANDS, crs=EPSG, resolution=RESOLUTION, nodata=0, chunks=CHUNK)
-    image = ls.mosaic.composite(cube, method="first")
-    ls.mosaic.write(image, target, chunk=CHUNK, shard=SHARD, progress=False).check()
+    grid: dict[str, Any] = {"crs": EPSG, "resolution": RESOLUTION, "nodata": 0, "chunks": CHUNK}
+    if method == "first":
+        image = ls.scenes.load(items(folder), bands=BANDS, groupby=lambda item: "all", **grid).isel(time=0, drop=True)
+    else:
+        image = ls.mosaic.composite(ls.scenes.load(items(folder), bands=BANDS, **grid), method="median")
+    image = image.rename("mosaic")
+    ls.mosaic.write(image, target, chunk=min(CHUNK, shard), shard=shard, progress=False).check()
 
 
-def run_odc(folder: Path, target: Path) -> None:
-    """What a user writes with odc-stac: all items as one group, the first clear look on top, then ``to_zarr``."""
+def run_odc(folder: Path, target: Path, method: str, shard: int) -> None:
+    """What a user writes with odc-stac: all items as one group, or a median by xarray, then ``to_zarr``."""
     import odc.stac
 
-    chunks, grid = {"x": CHUNK, "y": CHUNK}, {"crs": EPSG, "resolution": RESOLUTION}
-    data = odc.stac.load(items(folder), bands=BANDS, nodata=0, chunks=chunks, groupby=lambda *of: 0, **grid)
-    data.isel(time=0, drop=True).to_zarr(target, mode="w", zarr_format=3, consolidated=False)
+    grid: dict[str, Any] = {"crs": EPSG, "resolution": RESOLUTION, "nodata": 0}
+    chunks: dict[str, Any] = {"x": CHUNK, "y": CHUNK}
+    if method == "first":
+        data = odc.stac.load(items(folder), bands=BANDS, chunks=chunks, groupby=lambda *of: 0, **grid)
+        image = data.isel(time=0, drop=True)
+    else:
+        data = odc.stac.load(items(folder), bands=BANDS, chunks={"time": 1, **chunks}, **grid).chunk({"time": -1})
+        image = _rounded(data.where(data != 0).median("time", skipna=True))
+    image.to_zarr(target, mode="w", zarr_format=3, consolidated=False)
 
 
-def run_stackstac(folder: Path, target: Path) -> None:
-    """What a user writes with stackstac: its own ``mosaic``, then ``to_zarr``."""
+def run_stackstac(folder: Path, target: Path, method: str, shard: int) -> None:
+    """What a user writes with stackstac: its own ``mosaic``, or a median by xarray, then ``to_zarr``."""
     import stackstac
 
     stored: dict[str, Any] = {"dtype": np.dtype("uint16"), "fill_value": np.uint16(0), "rescale": False}
     grid: dict[str, Any] = {"epsg": EPSG, "resolution": RESOLUTION, "xy_coords": "center"}
     stack = stackstac.stack(items(folder), assets=BANDS, chunksize=(-1, 1, CHUNK, CHUNK), **stored, **grid)
-    first = stackstac.mosaic(stack, dim="time", nodata=0)
-    plain = first.drop_vars([name for name in first.coords if name not in ("band", "y", "x")])
+    if method == "first":
+        image = stackstac.mosaic(stack, dim="time", nodata=0)
+    else:
+        image = _rounded(stack.where(stack != 0).median("time", skipna=True))
+    plain = image.drop_vars([name for name in image.coords if name not in ("band", "y", "x")])
     plain.attrs = {}
     plain.to_dataset(name="mosaic").to_zarr(target, mode="w", zarr_format=3, consolidated=False)
 
 
-RUNS: dict[str, Callable[[Path, Path], None]] = {
+def _rounded(median: Any) -> Any:
+    """Put a median with NaN back into what the scenes are stored as."""
+    return median.round().fillna(0).astype("uint16")
+
+
+RUNS: dict[str, Callable[[Path, Path, str, int], None]] = {
     "lsdask": run_lsdask,
     "odc": run_odc,
     "stackstac": run_stackstac,
@@ -151,7 +171,7 @@ def run_memory(size: int, target: Path) -> None:
     ls.mosaic.write(image, target, chunk=CHUNK, shard=SHARD, workers=2, progress=False).check()
 
 
-def child(name: str, argument: str, target: str) -> None:
+def child(name: str, argument: str, target: str, method: str, shard: str) -> None:
     """Run one contender and print its seconds and memory."""
     exec(IMPORTS[name])
     before = peak()
@@ -159,7 +179,7 @@ def child(name: str, argument: str, target: str) -> None:
     if name == "memory":
         run_memory(int(argument), Path(target))
     else:
-        RUNS[name](Path(argument), Path(target))
+        RUNS[name](Path(argument), Path(target), method, int(shard))
     print(json.dumps({"seconds": time.perf_counter() - begun, "peak": peak() - before, "imports": before}))
 
 
@@ -169,9 +189,9 @@ def peak() -> float:
     return int(line.split()[1]) / 1024
 
 
-def measure(name: str, argument: str, target: Path) -> dict[str, float]:
+def measure(name: str, argument: str, target: Path, method: str = "first", shard: int = SHARD) -> dict[str, float]:
     """Run one contender in a process of its own."""
-    arguments = [sys.executable, __file__, "--child", name, argument, str(target)]
+    arguments = [sys.executable, __file__, "--child", name, argument, str(target), method, str(shard)]
     done = subprocess.run(arguments, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{name} failed: {done.stderr[-2000:]}")
@@ -197,29 +217,42 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=50, help="items")
     parser.add_argument("--size", type=int, default=1536, help="side of a COG, pixels")
+    parser.add_argument("--method", choices=["first", "median"], default="first")
+    parser.add_argument("--shard", type=int, default=CHUNK, help="of lsdask; the rivals write chunks of 512 pixels")
     parser.add_argument("--repeats", type=int, default=1, help="runs of each, of which the fastest counts")
     parser.add_argument("--sizes", type=int, nargs="*", help="measure mosaic.write on images of these sizes instead")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        if options.sizes:
-            sizes = {size: measure("memory", str(size), folder / f"{size}.zarr") for size in options.sizes}
-            print(json.dumps({"benchmark": "B12 memory", "shard": SHARD, "sizes": sizes}))
-            return
-        prepare(folder, options.count, options.size)
-        result: dict[str, Any] = {"benchmark": "B12 mosaic", "count": options.count, "size": options.size}
-        for name in RUNS:
-            runs = [measure(name, str(folder), folder / f"{name}.zarr") for _ in range(options.repeats)]
-            result[name] = min(runs, key=lambda run: run["seconds"])
-        for name in ("odc", "stackstac"):
-            result[f"times_{name}"] = round(result[name]["seconds"] / result["lsdask"]["seconds"], 2)
-            result[f"memory_of_{name}"] = round(result["lsdask"]["MB"] / max(result[name]["MB"], 1), 2)
-        result["agrees"] = agrees(folder)
-        print(json.dumps(result))
+        print(json.dumps(memory(folder, options.sizes) if options.sizes else race(folder, options)))
+
+
+def memory(folder: Path, sizes: list[int]) -> dict[str, Any]:
+    """Measure the memory of ``mosaic.write`` by size."""
+    found = {size: measure("memory", str(size), folder / f"{size}.zarr") for size in sizes}
+    return {"benchmark": "B12 memory", "shard": SHARD, "sizes": found}
+
+
+def race(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Run all contenders on the same scenes, one after the other."""
+    prepare(folder, options.count, options.size)
+    result: dict[str, Any] = {"benchmark": "B12 mosaic", **vars(options)}
+    for name in RUNS:
+        target = folder / f"{name}.zarr"
+        runs = []
+        for _ in range(options.repeats):
+            shutil.rmtree(target, ignore_errors=True)
+            runs.append(measure(name, str(folder), target, options.method, options.shard))
+        result[name] = min(runs, key=lambda run: run["seconds"])
+    for name in ("odc", "stackstac"):
+        result[f"times_{name}"] = round(result[name]["seconds"] / result["lsdask"]["seconds"], 2)
+        result[f"memory_of_{name}"] = round(result["lsdask"]["MB"] / max(result[name]["MB"], 1), 2)
+    result["agrees"] = agrees(folder)
+    return result
 
 
 if __name__ == "__main__":
     if len(sys.argv) > 1 and sys.argv[1] == "--child":
-        child(*sys.argv[2:5])
+        child(*sys.argv[2:7])
     else:
         main()

@@ -16,8 +16,9 @@ def run(*options: str) -> dict:
 
 
 @pytest.mark.slow
-def test_contenders_write_the_same_pixels() -> None:
-    found = run("--count", "6", "--size", "256")
+@pytest.mark.parametrize("method", ["first", "median"])
+def test_contenders_write_the_same_pixels(method: str) -> None:
+    found = run("--count", "6", "--size", "256", "--method", method)
     assert found["agrees"]
     assert {"seconds", "MB", "MB_of_imports"} == set(found["lsdask"])
 
