@@ -167,6 +167,17 @@ def test_feathered_means_are_weighted_by_the_distance_to_void(pixels, chunks, se
     np.testing.assert_allclose(got.values, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("lazy", [False, True])
+def test_feathering_fades_what_a_mask_hides_as_what_is_void(lazy):
+    values = np.random.default_rng(1).integers(1, 200, (2, 2, 12, 14)).astype("float32")
+    shown = np.random.default_rng(2).random((2, 12, 14)) < 0.9
+    cube = cube_of(values, nodata=None, chunks=(1, 2, 5, 6) if lazy else None)
+    mask = cube[:, 0].drop_vars("band").copy(data=shown)
+    holed = cube_of(np.where(shown[:, None], values, np.float32("nan")), nodata=None)
+    got = mosaic.composite(cube, method="mean", feather=4, mask=mask)
+    np.testing.assert_array_equal(got.values, mosaic.composite(holed, method="mean", feather=4).values)
+
+
 def test_feathering_takes_a_seam_away():
     left, right = np.full((1, 40, 60), 100.0), np.full((1, 40, 60), 200.0)
     left[:, :, 40:], right[:, :, :20] = np.nan, np.nan
