@@ -142,11 +142,11 @@ def test_the_latest_version_of_each_acquisition():
         return item
 
     tile, other = {"grid:code": "MGRS-23KLP"}, {"grid:code": "MGRS-23KLQ"}
-    items = [version("a0", "05.9", **tile), version("a1", "05.10", **tile), version("b", "02.14", **other)]
+    items = [version("a1", "05.9", **tile), version("a0", "05.10", **tile), version("b", "02.14", **other)]
     later = version("a2", "02.00", **tile)
     later.datetime = WHEN + timedelta(seconds=14)  # the next part of the same pass
-    assert [item.id for item in scenes.latest([*items, later])] == ["a1", "b", "a2"]
-    assert [item.id for item in scenes.latest(items[::-1])] == ["a1", "b"]
+    assert [item.id for item in scenes.latest([*items, later])] == ["a0", "b", "a2"]
+    assert [item.id for item in scenes.latest(items[::-1])] == ["a0", "b"]
 
 
 # Files of items
@@ -170,7 +170,7 @@ def opened(monkeypatch):
 def test_items_are_kept_and_read_again_the_same(tmp_path, name):
     red, pan = put(tmp_path / "r.tif", numbers(1, 1, 8, 8)), put(tmp_path / "p.tif", numbers(2, 1, 8, 8))
     items = [
-        item_of("a", red=asset(red, **SAID), pan=asset(pan, **SAID, gsd=2)),
+        item_of("a", red=asset(red, **SAID, alternate={"s3": {"href": "s3://b/r.tif"}}), pan=asset(pan, **SAID, gsd=2)),
         item_of("b", WHEN + timedelta(days=1), red=asset(red, **SAID)),  # lacks what the other has
     ]
     items[0].properties |= {"eo:cloud_cover": 3.5, "instruments": ["WPM"]}
