@@ -188,15 +188,23 @@ def test_outlines_of_degrees_are_curved_where_they_should_be(crs):
     np.testing.assert_array_equal(got.values, expected)
 
 
-def test_a_sea_of_the_whole_world_is_cut_to_the_grid():
+@pytest.mark.parametrize(
+    "sea",
+    [
+        shapely.box(-180, -90, 180, -24.2),
+        shapely.box(-180, -24.2, 180, 90),
+        shapely.box(-180, -90, 180, 90).difference(shapely.box(-46, -24.2, -44.9, -22)),
+    ],
+)
+def test_a_sea_of_the_whole_world_is_cut_to_the_grid(sea):
+    # Most of the world has no place in a UTM zone: uncut, these outlines come out inside out.
     grid = GeoBox.from_bbox((480000, 7300000, 520000, 7340000), "EPSG:32723", resolution=200)
     like = schema.wrap(np.zeros(tuple(grid.shape)), grid, schema.MASK, name="like")
-    sea = gpd.GeoDataFrame(geometry=[shapely.box(-180, -90, 180, -24.2)], crs="EPSG:4326")
-    got = mosaic.mask_vector(sea, like, inside=False)
-    x, y = np.meshgrid(like["x"].values, like["y"].values)
-    lat = pyproj.Transformer.from_crs("EPSG:32723", "EPSG:4326", always_xy=True).transform(x, y)[1]
-    assert 0.1 < (lat > -24.2).mean() < 0.9
-    np.testing.assert_array_equal(got.values, lat > -24.2)
+    got = mosaic.mask_vector(gpd.GeoDataFrame(geometry=[sea], crs="EPSG:4326"), like, inside=False)
+    place = pyproj.Transformer.from_crs("EPSG:32723", "EPSG:4326", always_xy=True)
+    expected = ~shapely.contains_xy(sea, *place.transform(*np.meshgrid(like["x"].values, like["y"].values)))
+    assert 0.1 < expected.mean() < 0.9
+    np.testing.assert_array_equal(got.values, expected)
 
 
 @pytest.mark.parametrize("crs", ["EPSG:32723", "EPSG:4326"])

@@ -214,6 +214,14 @@ def test_void_pulls_no_shift_to_zero(dy, dx):
         assert np.abs(found[1:3] - (dy, dx)).max() < near
 
 
+def test_single_void_pixels_pull_a_shift_little():
+    pre = ground(1, width=0.7)
+    post = moved(pre, 0.3, -0.7)
+    known = np.random.default_rng([1, 2]).random(pre.shape) > 0.1
+    found = shift_block(np.where(known, pre, 0), np.where(known, post, 0), known, known, max_void=0.5).ravel()
+    assert np.abs(found[1:3] - (0.3, -0.7)).max() < 0.1
+
+
 def plane_of(values, *, nodata, chunks=None):
     data = values if chunks is None else da.from_array(values, chunks=chunks)
     grid = GeoBox(values.shape, GRID.transform, "EPSG:32723")
