@@ -116,16 +116,26 @@ def test_medians_and_means_of_integers_round_halves_to_even():
     np.testing.assert_array_equal(mosaic.composite(cube_of(values, nodata=0), method="median").values[0, 0], [2, 2])
 
 
-@given(dates=st.integers(1, 9), chunk=st.integers(1, 9), strip=st.sampled_from([1, 40, 2**19]))
+@given(
+    dates=st.integers(1, 9),
+    chunk=st.integers(1, 9),
+    strip=st.sampled_from([1, 40, 2**19]),
+    masked=st.sampled_from(["tyx", "yx"]),
+)
 @pytest.mark.parametrize("method", ["median", "medoid"])
-def test_strips_and_time_chunks_do_not_show(method, dates, chunk, strip):
+def test_strips_and_time_chunks_do_not_show(method, dates, chunk, strip, masked):
     values = random_cube(dates, (dates, 2, 7, 5), "uint8")
-    whole = mosaic.composite(cube_of(values, nodata=0), method=method).values
+    whole, cube = cube_of(values, nodata=0), cube_of(values, nodata=0, chunks=(chunk, 1, 4, 3))
+    shown = np.random.default_rng(dates).random((dates, 7, 5)) < 0.7
+    mask = whole[:, 0].drop_vars("band").copy(data=shown)
+    mask = mask if masked == "tyx" else mask[0]
+    expected = mosaic.composite(whole, method=method, mask=mask).values
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reducing, "STRIP", strip)
-        cube = cube_of(values, nodata=0, chunks=(chunk, 1, 4, 3))
-        got = mosaic.composite(cube, method=method).compute(scheduler="synchronous")
-    np.testing.assert_array_equal(got.values, whole)
+        got = mosaic.composite(cube, method=method, mask=mask).compute(scheduler="synchronous")
+        eager = mosaic.composite(whole, method=method, mask=mask)
+    np.testing.assert_array_equal(got.values, expected)
+    np.testing.assert_array_equal(eager.values, expected)
 
 
 def test_the_best_date_by_a_band():
