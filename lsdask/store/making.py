@@ -201,8 +201,7 @@ def create(path: Place, template: xr.DataArray, *, chunk: int = 512, shard: int 
         "chunks": (*lead, chunk, chunk),
         "shards": (*lead, shard, shard),
         "fill_value": _fill(template),
-        # Measured on four bands of uint16: level 1 makes them as small as level 3 (0.36) in two fifths of its time.
-        "compressors": BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"),
+        "compressors": _compressor(template.dtype),
     }
     dataset = image.to_dataset().assign_attrs({ID: uuid.uuid4().hex})
     with warnings.catch_warnings(), places.told(path):
@@ -217,6 +216,18 @@ def create(path: Place, template: xr.DataArray, *, chunk: int = 512, shard: int 
             zarr_format=3,
             encoding={name: encoding},
         )
+
+
+def _compressor(dtype: np.dtype) -> BloscCodec:
+    """Give the codec of a dtype; ``benchmarks/compression.py`` says why.
+
+    Higher levels take several times as long and save next to nothing. Labels and scores, one byte a value, are
+    written as fast as they are computed only by LZ4, in up to half as much room again; mosaics, which are written once
+    and read often, perhaps over a network, by Zstandard.
+    """
+    if dtype.itemsize == 1:
+        return BloscCodec(cname="lz4", clevel=1, shuffle="bitshuffle")
+    return BloscCodec(cname="zstd", clevel=1, shuffle="shuffle")
 
 
 def _fill(template: xr.DataArray) -> np.generic:
