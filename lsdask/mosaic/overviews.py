@@ -228,8 +228,7 @@ def _mean(fours: np.ndarray, known: np.ndarray) -> np.ndarray:
 def _mode(fours: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Take the most frequent of the known of four, of several the first: (4, ...) to (...)."""
     votes = np.stack([np.sum((fours == one) & known, axis=0, dtype="uint8") for one in fours])
-    most = np.where(known, votes, 0).argmax(axis=0)
-    return np.take_along_axis(fours, most[np.newaxis], axis=0)[0]
+    return np.take_along_axis(fours, votes.argmax(axis=0)[np.newaxis], axis=0)[0]
 
 
 # What viewers look for
