@@ -300,6 +300,16 @@ def test_parts_share_their_reading(tmp_path):
         assert len(reads) == 5 * 4
 
 
+def test_composites_of_one_cube_do_not_mix_when_computed_together():
+    cube = cube_of(random_cube(1, (4, 2, 20, 20), "uint8"), nodata=0, chunks=(1, 2, 8, 8))
+    by = {"best": "b0"}
+    lazy = {method: mosaic.composite(cube, method=method, by=by.get(method)) for method in mosaic.METHODS}
+    lazy |= {f"feather {n}": mosaic.composite(cube, method="mean", feather=n) for n in (2, 5)}
+    for (name, image), alone in zip(lazy.items(), dask.compute(*lazy.values())):
+        np.testing.assert_array_equal(image.compute().values, alone.values, err_msg=name)
+    assert len({image.data.name for image in lazy.values()}) == len(lazy)
+
+
 def lazy_dates(dates, side, *, watch=None):
     """A cube of 4 bands that is made where it is looked at, chunks of 512 pixels."""
 
