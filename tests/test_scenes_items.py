@@ -41,7 +41,7 @@ def put(path, values, *, place=PLACE, **options):
 
 
 def asset(path, shape=(8, 8), **fields):
-    fields = {"proj:code": CRS, "proj:transform": list(PLACE)[:6], "proj:shape": list(shape)} | fields
+    fields = {"proj:code": CRS, "proj:transform": list(PLACE)[:6], "proj:shape": list(shape), **fields}
     return pystac.Asset(path, roles=["data"], extra_fields=fields)
 
 
@@ -99,6 +99,27 @@ def test_bands_of_one_file_by_number_and_by_common_name_are_read_in_one_go(tmp_p
     for bands in (["visual"], ["visual.2"], ["green"]):
         with pytest.raises(BadInput, match=r"assets of one band .* bands in 'visual' of a. Use engine='odc'"):
             scenes.load([item], bands=bands, grid=GRID, engine="stackstac")
+
+
+def test_items_of_one_collection_that_are_built_differently_lie_each_in_its_place(tmp_path):
+    one, two = numbers(1, 1, 8, 8), numbers(2, 1, 8, 8)
+    beside = PLACE @ Affine.translation(8, 0)
+    there, here = put(tmp_path / "there.tif", two, place=beside), put(tmp_path / "here.tif", one)
+    silent = pystac.Asset(here, roles=["data"], extra_fields=SAID)
+    items = [
+        item_of("a", b1=asset(here, **SAID), b2=asset(here, **SAID)),
+        item_of("b", b1=asset(here, **SAID), b2=asset(there, **SAID, **{"proj:transform": list(beside)[:6]})),
+        item_of("c", b1=silent, b2=asset(here, **SAID)),
+    ]
+    items[2].bbox = list(rasterio.warp.transform_bounds(CRS, "EPSG:4326", *GRID.boundingbox))
+    wide = GeoBox((8, 16), PLACE, CRS)
+    void = np.zeros((8, 8), "uint16")
+    first, moved = np.hstack([one[0], void]), np.hstack([void, two[0]])
+    for order in ([0, 1, 2], [2, 1, 0], [1, 2, 0]):
+        cube = scenes.load([items[n] for n in order], bands=["b1", "b2"], grid=wide, groupby="id")
+        np.testing.assert_array_equal(read(cube), [[first, first], [first, moved], [first, first]])
+    whole = scenes.load(items[:2], bands=["b1", "b2"])
+    assert schema.geobox(whole) == wide
 
 
 # Order, groups, versions

@@ -284,3 +284,34 @@ def test_places_round_a_pole_hold_it():
     beside = area(gpd.GeoSeries([shapely.Point(8e5, 0).buffer(1e5)], crs="EPSG:3413"))
     assert beside.area < 60
     assert not beside.contains(shapely.Point(12, 89.9))
+
+
+@pytest.mark.parametrize(
+    ("west", "east", "left", "width"),
+    [(10, 20, 10, 10), (179, -178, 179, 3), (80, -90, 80, 190), (-180, 180, -180, 360)],
+)
+@pytest.mark.parametrize("by", ["bbox", "geometry"])
+def test_the_box_round_an_item_runs_on_across_the_antimeridian(west, east, left, width, by):
+    from lsdask.scenes.stac import _around
+
+    item = pystac.Item("a", None, [west, -18, east, -17], datetime(2020, 1, 1, tzinfo=UTC), {})
+    if by == "geometry":
+        whole = catalogue.wrapped(shapely.box(west, -18, east if east > west else east + 360, -17))
+        item.geometry = shapely.geometry.mapping(whole)
+    place = _around(item).transform
+    assert (place.c, place.a) == (left, width)
+
+
+def test_a_raster_round_the_whole_earth(tmp_path):
+    place, values = Affine(1, 0, -180, 0, -1, 90), values_of(9, (180, 360))
+    path = put(tmp_path / "earth.tif", values, place, DEGREES)
+    part = GeoBox((20, 30), Affine(0.7, 0, -12.3, 0, -0.7, 40.2), DEGREES)
+    utm = GeoBox((40, 40), Affine(20_000, 0, 103_000, 0, -20_000, 5_800_100), "EPSG:32633")
+    for grid in (part, utm, GeoBox((180, 360), place, DEGREES)):
+        for placed in (True, False):
+            item = item_of(path, placed=placed, bbox=(-180, -90, 180, 90))
+            check(scenes.load([item], bands=["b1"], grid=grid), [(values, place, DEGREES)], least=500)
+    np.testing.assert_array_equal(read(scenes.open(path))[0, 0], values)
+    across = GeoBox((20, 30), Affine(0.7, 0, 170.3, 0, -0.7, 40.2), DEGREES)
+    with pytest.raises(BadInput, match="grid must lie on one side of the edge of a file"):
+        read(scenes.open(path, grid=across))

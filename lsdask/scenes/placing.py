@@ -25,6 +25,9 @@ ON_GRID = 1e-3
 STEPS = 21
 """Points on each edge of a raster that is projected."""
 
+WIDE = 60.0
+"""Degrees from which on a raster's edge does not tell where its inside is, once it is projected."""
+
 TURNS = np.array([-360.0, 0.0, 360.0])
 
 EVERYWHERE = (-1e12, -1e12, 1e12, 1e12)
@@ -83,18 +86,22 @@ def extents(outlines: Sequence[Outline], onto: Outline) -> np.ndarray:
     -------
     (n, 4) float64 array
         (top, left, bottom, right). NaN for a raster that the CRS of the grid cannot show; ``EVERYWHERE`` for one
-        that it shows in part, or that holds a pole.
+        that it shows in part, that holds a pole, or that is wider than ``WIDE``.
     """
     same = equal(outlines[0].crs, onto.crs)
     xs, ys = _edges(outlines, 2 if same else STEPS)
     if not same:
         xs, ys = (np.array(part) for part in _projection(outlines[0].crs, onto.crs).transform(xs, ys))
+    wide = np.zeros(len(xs), bool)
+    if not same and is_geographic(outlines[0].crs):
+        wide = np.array([max(o.transform.a * o.shape[1], -o.transform.e * o.shape[0]) > WIDE for o in outlines])
     shown = np.isfinite(xs) & np.isfinite(ys)
-    nowhere, everywhere = ~shown.any(axis=1), shown.any(axis=1) & ~shown.all(axis=1)
+    nowhere = ~shown.any(axis=1) & ~wide
+    everywhere = ~nowhere & (~shown.all(axis=1) | wide)
     xs[~shown.all(axis=1)], ys[~shown.all(axis=1)] = 0.0, 0.0
     west, east = xs.min(axis=1), xs.max(axis=1)
     if is_geographic(onto.crs):
-        west, east, holds_pole = _turned(xs, onto)
+        west, east, holds_pole = _turned(xs if same else np.unwrap(xs, period=360.0, axis=1), onto)
         everywhere |= holds_pole
     left, right = ((edge - onto.transform.c) / onto.transform.a for edge in (west, east))
     top, bottom = ((edge - onto.transform.f) / onto.transform.e for edge in (ys.max(axis=1), ys.min(axis=1)))
@@ -116,10 +123,9 @@ def _edges(outlines: Sequence[Outline], steps: int) -> tuple[np.ndarray, np.ndar
     return a * columns + b * rows + c, d * columns + e * rows + f
 
 
-def _turned(degrees: np.ndarray, onto: Outline) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _turned(way: np.ndarray, onto: Outline) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Give the westmost and eastmost longitude of each raster, whole turns away where the grid is, and which of them
     hold a pole, as the way round them does not end where it began."""
-    way = np.unwrap(degrees, period=360.0, axis=1)
     west, east = way.min(axis=1)[:, None] + TURNS, way.max(axis=1)[:, None] + TURNS
     first, last = sorted((onto.transform.c, onto.transform.c + onto.transform.a * onto.shape[1]))
     touches = (west < last) & (east > first)
@@ -140,7 +146,10 @@ def turn(outline: Outline, onto: Outline) -> Outline:
     """Move a raster in degrees by whole turns to where a grid in degrees is, such as one across the antimeridian."""
     if not is_geographic(onto.crs) or not equal(outline.crs, onto.crs):
         return outline
-    left = extents([outline], onto)[0, 1]
+    _, left, _, right = extents([outline], onto)[0]
+    if (right - left) * onto.transform.a > outline.shape[1] * outline.transform.a * 1.001:
+        got, do = "a grid across the edge of one that goes round the Earth", "Read both sides apart"
+        raise BadInput(sentence("grid", "lie on one side of the edge of a file", got, do))
     turns = round((onto.transform.c + left * onto.transform.a - outline.transform.c) / 360)
     if turns == 0:
         return outline

@@ -226,16 +226,16 @@ def _wkt(crs: CRS) -> str:
 def _around(item: pystac.Item) -> Outline:
     """Give the box round an item, in degrees, as one pixel; longitudes run on where it crosses the antimeridian."""
     if item.geometry is not None:
-        points = shapely.get_coordinates(shapely.geometry.shape(item.geometry))
+        boxes = shapely.bounds(shapely.get_parts(shapely.geometry.shape(item.geometry)))
+        if len(boxes) > 1 and np.ptp(boxes[:, ::2]) > 180:  # cut at the antimeridian, as GeoJSON asks
+            boxes[boxes[:, 0] < 0, ::2] += 360.0
     elif item.bbox is not None:
         half = len(item.bbox) // 2
-        points = np.array([item.bbox[:2], item.bbox[half : half + 2]], "float64")
-        points[1, 0] += 360.0 if points[0, 0] > points[1, 0] else 0.0
+        boxes = np.array([[*item.bbox[:2], *item.bbox[half : half + 2]]], "float64")
+        boxes[0, 2] += 360.0 if boxes[0, 0] > boxes[0, 2] else 0.0
     else:
         raise BadInput(sentence(f"item {item.id}", "have a geometry, a bbox or proj:transform", "none of them"))
-    if np.ptp(points[:, 0]) > 180:
-        points[:, 0] = points[:, 0] % 360
-    (west, south), (east, north) = points.min(axis=0), points.max(axis=0)
+    (west, south), (east, north) = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
     return Outline(_wkt(DEGREES), Affine(east - west, 0, west, 0, south - north, north), (1, 1))
 
 
