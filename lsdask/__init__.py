@@ -14,6 +14,7 @@ ROOMS = (
     "cli",
     "errors",
     "evaluate",
+    "graphs",
     "inventory",
     "kmeans",
     "ledger",

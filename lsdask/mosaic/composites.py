@@ -12,9 +12,9 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
-from lsdask import schema
+from lsdask import graphs, schema
 from lsdask.errors import BadInput, sentence
-from lsdask.mosaic import graphs, reducing
+from lsdask.mosaic import folding, reducing
 from lsdask.mosaic.feathering import feather as weights
 from lsdask.mosaic.reducing import FOLDED, PICKING, STACKED, Rule
 
@@ -150,13 +150,13 @@ def _parts(cube: xr.DataArray, mask: Any, by: Any, rule: Rule) -> tuple[Any, Any
 def _lazy_parts(stack: da.Array, mask: Any, by: Any, rule: Rule) -> tuple[Any, Any, Any]:
     mask, by = (None if array is None else _like(da.asarray(array), stack) for array in (mask, by))
     if rule.method in STACKED:
-        graph, name = graphs.gather(partial(reducing.stack_block, rule=rule), stack, mask)
+        graph, name = folding.gather(partial(reducing.stack_block, rule=rule), stack, mask)
     else:
-        graph, name = graphs.fold(partial(reducing.fold_block, rule=rule), stack, [mask, by])
+        graph, name = folding.fold(partial(reducing.fold_block, rule=rule), stack, [mask, by])
     plane = stack.chunks[2:]
-    image = graphs.part(graph, name, reducing.image_block, stack.chunks[1:], stack.dtype, rule=rule)
-    looks = graphs.part(graph, name, reducing.looks_block, plane, "uint16")
-    scene = graphs.part(graph, name, reducing.scene_block, plane, "int16") if rule.method in PICKING else None
+    image = folding.part(graph, name, reducing.image_block, stack.chunks[1:], stack.dtype, rule=rule)
+    looks = folding.part(graph, name, reducing.looks_block, plane, "uint16")
+    scene = folding.part(graph, name, reducing.scene_block, plane, "int16") if rule.method in PICKING else None
     return image, looks, scene
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import xarray as xr
 from scipy import ndimage
 
+from lsdask import graphs
 from lsdask.errors import BadInput, sentence
-from lsdask.mosaic import graphs
 
 
 def feather(valid: xr.DataArray, pixels: int) -> xr.DataArray:

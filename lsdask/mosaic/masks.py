@@ -9,9 +9,8 @@ import numpy as np
 import xarray as xr
 from scipy import ndimage
 
-from lsdask import schema
+from lsdask import graphs, schema
 from lsdask.errors import BadInput, sentence
-from lsdask.mosaic import graphs
 
 SCL = {
     "no_data": 0,

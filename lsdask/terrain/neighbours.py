@@ -12,7 +12,7 @@ from dask.highlevelgraph import HighLevelGraph
 
 from lsdask import schema
 from lsdask.errors import BadInput, sentence
-from lsdask.mosaic.graphs import Chunked
+from lsdask.graphs import Chunked
 from lsdask.terrain.ground import Ground, ground_of, sizes_block
 
 Edge = Literal["void", "extrapolate"]

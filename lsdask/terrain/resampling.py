@@ -19,7 +19,7 @@ from rasterio.warp import reproject
 
 from lsdask import schema
 from lsdask.errors import BadInput, sentence
-from lsdask.mosaic.graphs import Chunked
+from lsdask.graphs import Chunked
 from lsdask.terrain.neighbours import heights_block
 
 EXACT = 1e-12

@@ -1,7 +1,7 @@
-"""Lazy arrays whose chunks take their dates one at a time, or look at their neighbours.
+"""Dask layers that make their tasks only when they are asked for.
 
-Both are Dask layers that make their tasks when asked for them: a plan for a continent and a hundred dates is as small
-as one for a village, and a window of it costs its own tasks only.
+A plan for a continent and a hundred dates is then as small as one for a village, and a window of it costs its own
+tasks only.
 """
 
 import math
@@ -14,7 +14,6 @@ import numpy as np
 import xarray as xr
 from dask._task_spec import List, Task, TaskRef
 from dask.base import tokenize
-from dask.blockwise import blockwise
 from dask.highlevelgraph import HighLevelGraph, Layer
 
 Key = tuple[Any, ...]
@@ -88,109 +87,6 @@ class Chunked(Layer):
         if not inside or (self.wanted is not None and block not in self.wanted):
             raise KeyError(key)
         return block
-
-
-class Fold(Chunked):
-    """For each chunk (y, x), a chain of tasks that takes the dates in one after the other.
-
-    ``step(so_far, *blocks, start=)`` receives what it gave for the dates before (None for the first), and the blocks
-    of each input at the next ones, of which the first has the number ``start``. Only one of them need be in memory.
-    """
-
-    def __init__(self, name: str, step: Callable[..., Any], cube: da.Array, others: Sequence[da.Array | None]) -> None:
-        super().__init__(name, cube.numblocks[2:])
-        self.step = step
-        self.inputs = [None if array is None else (array.name, array.ndim) for array in (cube, *others)]
-        self.starts = np.cumsum([0, *cube.chunks[0]])[:-1].tolist()
-        self.steps = len(self.starts)
-
-    def tasks(self, block: tuple[int, ...]) -> dict[Key, Task]:
-        chain = {}
-        for number, start in enumerate(self.starts):
-            before = TaskRef(self._key(number - 1, block)) if number else None
-            reads = [None if one is None else TaskRef(_place(*one, number, block)) for one in self.inputs]
-            key = self._key(number, block)
-            chain[key] = Task(key, self.step, before, *reads, start=start)
-        return chain
-
-    def _key(self, number: int, block: tuple[int, ...]) -> Key:
-        last = number == len(self.starts) - 1
-        return (self.name, *block) if last else (f"{self.name}-until", number, *block)
-
-    def block_of(self, key: Any) -> tuple[int, ...]:
-        inner = isinstance(key, tuple) and key[0] == f"{self.name}-until"
-        return super().block_of((self.name, *key[2:]) if inner else key)
-
-
-def _place(name: str, ndim: int, time: int, block: tuple[int, ...]) -> Key:
-    """Name a block of a cube (time, band, y, x), or of what lies on (time, y, x) or (y, x)."""
-    return name, *{4: (time, 0), 3: (time,), 2: ()}[ndim], *block
-
-
-def fold(step: Callable[..., Any], cube: da.Array, others: Sequence[da.Array | None]) -> tuple[HighLevelGraph, str]:
-    """Plan a fold over the dates of a cube.
-
-    Parameters
-    ----------
-    step : callable
-        As ``Fold`` says.
-    cube : Dask array (time, band, y, x)
-        All bands in one chunk.
-    others : sequence of Dask array or None
-        Arrays on (time, y, x) or (y, x) in the chunks of the cube.
-
-    Returns
-    -------
-    (HighLevelGraph, str)
-        The graph, and the name of its results ``(name, row, column)``.
-    """
-    arrays = [cube, *(array for array in others if array is not None)]
-    name = "fold-" + tokenize(step, *(None if array is None else array.name for array in (cube, *others)))
-    return HighLevelGraph.from_collections(name, Fold(name, step, cube, others), dependencies=arrays), name  # type: ignore[arg-type]
-
-
-def gather(function: Callable[..., Any], cube: da.Array, mask: da.Array | None) -> tuple[HighLevelGraph, str]:
-    """Plan a task for each chunk that gets a list of blocks, one a date, of a cube and of a mask; else as ``fold``."""
-    arrays = [cube] if mask is None else [cube, mask]
-    name = "gather-" + tokenize(function, *(array.name for array in arrays))
-    pairs = [one for array in arrays for one in (array.name, {4: "tbyx", 3: "tyx", 2: "yx"}[array.ndim])]
-    layer = blockwise(function, name, "yx", *pairs, numblocks={array.name: array.numblocks for array in arrays})
-    return HighLevelGraph.from_collections(name, layer, dependencies=arrays), name  # type: ignore[arg-type]
-
-
-def part(
-    graph: HighLevelGraph,
-    name: str,
-    function: Callable[..., Any],
-    chunks: Sequence[tuple[int, ...]],
-    dtype: Any,
-    **options: Any,
-) -> da.Array:
-    """Make an array of one part of the results of ``fold`` or ``gather``.
-
-    Parameters
-    ----------
-    graph, name
-        What they gave.
-    function : callable
-        From a result to a block.
-    chunks : sequence of tuples of int
-        Of the array: (band,) y, x.
-    dtype : dtype
-    **options
-        For ``function``.
-
-    Returns
-    -------
-    Dask array (band, y, x) or (y, x)
-    """
-    out = f"{function.__name__.strip('_')}-" + tokenize(name, function, options)
-    dims = "byx"[-len(chunks) :]
-    counts = tuple(len(sizes) for sizes in chunks[-2:])
-    new = {"b": 1} if len(chunks) == 3 else {}
-    layer = blockwise(function, out, dims, name, "yx", numblocks={name: counts}, new_axes=new, **options)
-    graph = HighLevelGraph({**graph.layers, out: layer}, {**graph.dependencies, out: {name}})
-    return da.Array(graph, out, chunks=tuple(chunks), meta=np.empty((0,) * len(chunks), dtype))
 
 
 class Around(Chunked):
