@@ -206,7 +206,6 @@ def harmonize_block(values: np.ndarray, shift: np.ndarray, *, nodata: float | in
     if nodata is not None:
         beside = nodata + 1 if nodata < limits.max else nodata - 1
         shifted[shifted == nodata] = beside
-        shifted = np.maximum(shifted, beside) if nodata == limits.min else shifted
     return np.where(known, shifted, values).astype(values.dtype)
 
 
