@@ -49,6 +49,8 @@ bench: setup ## the benchmarks, one JSON line each
 	$(BIN)/python benchmarks/evaluate.py
 	$(BIN)/python benchmarks/vectorize.py
 	$(BIN)/python benchmarks/streaming.py
+	$(BIN)/python benchmarks/compression.py
+	$(BIN)/python benchmarks/mosaic.py
 	$(BIN)/python benchmarks/kmeans.py
 	$(BIN)/python benchmarks/predict.py --rivals
 

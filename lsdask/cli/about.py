@@ -86,7 +86,7 @@ def _run(path: str) -> dict[str, str]:
         plan = ls.ledger.plan_of(path)
     except BadInput:
         return {}
-    done = ls.ledger.read(path).done
+    done = ls.ledger.done(path)
     return {
         "tiles done": f"{done.sum():,} of {done.size:,}",
         **{f"plan: {key}": str(plan[key]) for key in sorted(plan)},

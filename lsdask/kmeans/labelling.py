@@ -92,7 +92,7 @@ class Labeller:
         """Label a tile; give how many of its pixels are valid."""
         labels = assign_block(self.source.read(*tile.write), self.nodata, self.book)
         valid = int(np.count_nonzero(labels[0] != schema.UNKNOWN))
-        store.array(self.target, mode="r+", name=NAME)[(slice(None), *tile.write)] = labels
+        store.put(self.target, labels, *tile.write, name=NAME)
         if self.votes is not None:
             self.votes.put(self.target, labels, *tile.write)
         return {"valid": valid}

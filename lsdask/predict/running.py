@@ -109,7 +109,7 @@ class Kernel:
         read = time.perf_counter()
         scores = self.scorer.tile(data, tile)
         computed = time.perf_counter()
-        store.array(self.target, mode="r+", name=NAME)[(slice(None), *tile.write)] = scores
+        store.put(self.target, scores, *tile.write, name=NAME)
         return {
             "pixels": float(scores[0].size),
             "read_s": read - begun,
