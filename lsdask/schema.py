@@ -109,6 +109,24 @@ def valid_block(data: Any, nodata: float | int | None) -> Any:
     return known_block(data, nodata).all(axis=-3)
 
 
+def bare_block(data: np.ndarray, nodata: float | int | None) -> bool:
+    """Say whether a block is one void number that takes no room, as blocks of a cube are where no file lies.
+
+    Kernels that ask can pass over it; any other sees an array like all others.
+
+    Parameters
+    ----------
+    data : numpy array
+    nodata : float, int or None
+
+    Returns
+    -------
+    bool
+        False also for a void block that takes room.
+    """
+    return not any(data.strides) and data.size > 0 and not known_block(data.flat[0:1], nodata).any()
+
+
 def valid(image: xr.DataArray) -> xr.DataArray:
     """Say where data is: ``True`` where a pixel has data, in every band if there are bands. Lazy if the image is.
 

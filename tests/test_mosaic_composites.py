@@ -390,3 +390,36 @@ def test_a_cluster_composites_the_same():
             expected = mosaic.composite_parts(cube.compute(), method=method, mask=mask.compute())
             np.testing.assert_array_equal(image.values, expected.image.values)
             np.testing.assert_array_equal(looks.values, expected.looks.values)
+
+
+@given(
+    st.integers(0, 2**32 - 1),
+    st.sampled_from(mosaic.METHODS),
+    st.lists(st.booleans(), min_size=1, max_size=6),
+    st.sampled_from([None, 2, 3]),
+)
+def test_dates_on_which_no_file_lies_change_nothing_but_the_work(seed, method, bare, masked):
+    rng = np.random.default_rng(seed)
+    rule = reducing.Rule(method, 0, "uint16", 0 if method == "best" else None)
+    shape = (2, 5, 6)
+    blocks = [
+        np.broadcast_to(np.uint16(0), (1, *shape)) if none else rng.integers(0, 9, (1, *shape)).astype("uint16")
+        for none in bare
+    ]
+    masks = [rng.random((1, 5, 6)) < 0.7 for _ in blocks]
+    plane = rng.random((5, 6)) < 0.7
+    chosen = {None: [None] * len(blocks), 2: [plane] * len(blocks), 3: masks}[masked]
+
+    def composite(dates):
+        if method in reducing.STACKED:
+            return reducing.stack_block([[date] for date in dates], {None: None, 2: plane, 3: masks}[masked], rule=rule)
+        pixels = None
+        for number, (date, mask) in enumerate(zip(dates, chosen)):
+            pixels = reducing.fold_block(pixels, date, mask, rule=rule, start=number)
+        return pixels
+
+    got, expected = composite(blocks), composite([block.copy() for block in blocks])
+    np.testing.assert_array_equal(reducing.image_block(got, rule=rule), reducing.image_block(expected, rule=rule))
+    np.testing.assert_array_equal(got.looks, expected.looks)
+    if method in reducing.PICKING:
+        np.testing.assert_array_equal(got.scene, expected.scene)

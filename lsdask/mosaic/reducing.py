@@ -102,6 +102,8 @@ def fold_block(
     -------
     Pixels
     """
+    if so_far is not None and schema.bare_block(cube, rule.nodata):
+        return so_far
     pixels = _begin(cube, rule, by) if so_far is None else _copy(so_far)
     for date, values in enumerate(cube):
         seen = schema.valid_block(values, rule.nodata)
@@ -173,11 +175,14 @@ def stack_block(cube: Sequence[Any], mask: Any = None, *, rule: Rule) -> Pixels:
     -------
     Pixels
     """
-    dates = [block[0] if isinstance(block, list) else block for block in cube]
-    height, width = dates[0].shape[2:]
-    image = np.empty(dates[0].shape[1:], dates[0].dtype)
-    looks = np.empty((height, width), "uint16")
+    blocks = [block[0] if isinstance(block, list) else block for block in cube]
+    height, width = blocks[0].shape[2:]
+    image = np.full(blocks[0].shape[1:], highest(blocks[0].dtype), blocks[0].dtype)
+    looks = np.zeros((height, width), "uint16")
     scene = np.full((height, width), NONE, "int16") if rule.method in PICKING else None
+    numbers, dates, mask = _touched(blocks, mask, rule)
+    if not dates:
+        return Pixels(image, looks, scene)
     rows = max(STRIP // (sum(map(len, dates)) * len(image) * width), 1)
     for top in range(0, height, rows):
         strip = slice(top, top + rows)
@@ -189,9 +194,20 @@ def stack_block(cube: Sequence[Any], mask: Any = None, *, rule: Rule) -> Pixels:
         if scene is None:
             image[:, strip] = as_stored(_medians(values, seen), image.dtype)
         else:
-            scene[strip] = _medoids(values, seen)
-            image[:, strip] = np.take_along_axis(values, np.maximum(scene[strip], 0)[None, None], axis=0)[0]
+            date = _medoids(values, seen)
+            scene[strip] = np.where(date < 0, NONE, numbers[date])
+            image[:, strip] = np.take_along_axis(values, np.maximum(date, 0)[None, None], axis=0)[0]
     return Pixels(image, looks, scene)
+
+
+def _touched(blocks: list[np.ndarray], mask: Any, rule: Rule) -> tuple[np.ndarray, list[np.ndarray], Any]:
+    """Leave out the dates on which no file touches the block; give the numbers of the others, them and their masks."""
+    kept = [not schema.bare_block(block, rule.nodata) for block in blocks]
+    starts = np.cumsum([0, *map(len, blocks)])
+    numbers = [np.arange(start, start + len(block)) for start, block, keep in zip(starts, blocks, kept) if keep]
+    if mask is not None and not isinstance(mask, np.ndarray):
+        mask = [part for part, keep in zip(mask, kept) if keep]
+    return np.concatenate([[], *numbers]).astype("int16"), [b for b, keep in zip(blocks, kept) if keep], mask
 
 
 def _medians(values: np.ndarray, seen: np.ndarray) -> np.ndarray:

@@ -133,7 +133,7 @@ def reflectance_block(
     -------
     (time, band, y, x) float32 array, NaN where void
     """
-    if _is_bare(values, nodata):
+    if schema.bare_block(values, nodata):
         return np.broadcast_to(np.float32("nan"), values.shape)
     known = schema.known_block(values, nodata)
     found = values.astype("float32") * _aligned(scale) + _aligned(offset)
@@ -196,7 +196,7 @@ def harmonize_block(values: np.ndarray, shift: np.ndarray, *, nodata: float | in
     -------
     (time, band, y, x) array of the dtype of ``values``
     """
-    if _is_bare(values, nodata) or not shift.any():
+    if schema.bare_block(values, nodata) or not shift.any():
         return values
     known = schema.known_block(values, nodata)
     if values.dtype.kind == "f":
@@ -212,11 +212,6 @@ def harmonize_block(values: np.ndarray, shift: np.ndarray, *, nodata: float | in
 def _aligned(values: np.ndarray, dtype: str = "float32") -> np.ndarray:
     """Give (time, band) numbers as (time, band, 1, 1)."""
     return values.astype(dtype)[:, :, None, None]
-
-
-def _is_bare(values: np.ndarray, nodata: float | int | None) -> bool:
-    """Say whether a block is one void number without memory of its own, as chunks are that no file touches."""
-    return not any(values.strides) and values.size > 0 and not schema.known_block(values.flat[0:1], nodata).any()
 
 
 def _known(cube: xr.DataArray) -> tuple[np.ndarray, np.ndarray]:
