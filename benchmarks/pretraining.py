@@ -11,6 +11,7 @@ Source: Garcia et al. (2022), arXiv:2208.02693, whose question this is; the scen
 import argparse
 import json
 import os
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -109,6 +110,7 @@ def measure(data: Path, folder: Path, *, encoder: str, seeds: int, steps: int, e
                     mode, n, seed, image=image, mask=mask, tiles=tiles, stats=stats, encoder=pretrained, steps=steps
                 )
                 rows.append({"tiles": n, "mode": mode, "seed": seed, "f1": f1_of(model, image, mask, test)})
+                print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
     scores = pd.DataFrame(rows)
     table = {
         f"{mode} {n}": [round(float(of(part)), 3) for of in (np.mean, np.min, np.max)]
