@@ -27,10 +27,10 @@ demo: setup ## scenes in, landslide map and inventory out, in demo-out/
 	$(BIN)/lsdask demo --out $(DEMO)
 
 test: setup ## the tests, under ten minutes on two cores
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: setup ## the long tests too
-	$(BIN)/python -m pytest -m "slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "slow and not gpu"
 
 lint: setup ## ruff and mypy
 	$(BIN)/ruff check .
