@@ -50,6 +50,13 @@ def numbers(seed, *shape):
     return np.random.default_rng(seed).integers(1, 4000, shape).astype("uint16")
 
 
+@pytest.fixture(autouse=True)
+def without_settings_of_others():
+    """Forget what another test's stackstac has set in this thread for good: it would count as the user's own."""
+    if rasterio.env.hasenv():
+        rasterio.env.delenv()
+
+
 @pytest.fixture
 def impatient(monkeypatch):
     """Wait tenths of seconds where the library waits seconds."""
