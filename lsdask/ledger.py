@@ -18,7 +18,8 @@ from lsdask.errors import BadInput, OtherPlan, sentence
 NAME = "ledger"
 PLAN = "lsdask_plan"
 TO_DO, DONE = 0, 1
-_CHUNK = 64
+CHUNK = 64
+"""Tiles of a chunk of the ledger, on each axis."""
 
 
 class Ledger:
@@ -38,17 +39,17 @@ class Ledger:
     def mark(self, place: tuple[int, int]) -> None:
         """Remember that a tile's data is written; ``flush`` makes it last."""
         self.done[place] = True
-        self._changed.add((place[0] // _CHUNK, place[1] // _CHUNK))
+        self._changed.add((place[0] // CHUNK, place[1] // CHUNK))
 
     def clear(self, place: tuple[int, int]) -> None:
         """Remember that a tile must be computed again; ``flush`` makes it last."""
         self.done[place] = False
-        self._changed.add((place[0] // _CHUNK, place[1] // _CHUNK))
+        self._changed.add((place[0] // CHUNK, place[1] // CHUNK))
 
     def flush(self) -> None:
         """Write what changed to the store: whole chunks, so one object a write."""
         for row, column in sorted(self._changed):
-            part = np.s_[row * _CHUNK : (row + 1) * _CHUNK, column * _CHUNK : (column + 1) * _CHUNK]
+            part = np.s_[row * CHUNK : (row + 1) * CHUNK, column * CHUNK : (column + 1) * CHUNK]
             with store.told(self._target):
                 self._entries[part] = np.where(self.done[part], DONE, TO_DO).astype("uint8")
         self._changed.clear()
@@ -71,7 +72,7 @@ def start(target: store.Place, count: tuple[int, int], plan: dict[str, Any]) -> 
             NAME,
             shape=count,
             dtype="uint8",
-            chunks=(_CHUNK, _CHUNK),
+            chunks=(CHUNK, CHUNK),
             fill_value=TO_DO,
             dimension_names=("tile_y", "tile_x"),
             attributes={PLAN: plan},

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -160,6 +161,8 @@ def run(
         raise BadInput(sentence("tile", f"be a multiple of the target's chunk, {chunk}", f"tile={tile}"))
     whole_plan = {**(plan or {}), "tile": tile, "halo": halo, "chunk": chunk}
     with _transaction(target, client, label), _taken(target, template, grid, chunk, whole_plan, beside) as lock:
+        for part in product(*(range(-(-count // ledger.CHUNK)) for count in grid.count)):
+            store.sweep(target, f"{ledger.NAME}/c/{part[0]}/{part[1]}")
         book = ledger.read(target)
         skipped = int(book.done.sum())
         to_do = (place for place in grid.places() if not book.done[place])

@@ -101,6 +101,8 @@ def test_what_a_killed_run_left_half_written_is_written_again(folder: str) -> No
         key = f"mosaic/c/0/{place[0]}/{place[1]}"
         if store.is_local(target):
             (Path(target) / key).write_bytes(whole[key][:77])
+            for rest in (key, "ledger/c/0/0"):  # what Zarr was writing when the run was killed
+                (Path(target) / f"{rest}.a58b5fab.partial").write_bytes(b"torn")
         else:
             places.objects(target).put(key, whole[key][:77])
     book.flush()

@@ -10,7 +10,7 @@ from lsdask.store.making import ID, create, making, rename, write
 from lsdask.store.places import Place, exists, group, is_local, objects, text, told
 from lsdask.store.reading import OVERVIEWS, SOURCE, array, fingerprint, level_path, open, source
 from lsdask.store.versions import is_repository, session
-from lsdask.store.windows import Reader, put, reader
+from lsdask.store.windows import Reader, put, reader, sweep
 
 __all__ = [
     "ID",
@@ -35,6 +35,7 @@ __all__ = [
     "rename",
     "session",
     "source",
+    "sweep",
     "text",
     "told",
     "write",

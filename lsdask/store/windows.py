@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import dask.array as da
@@ -49,9 +50,26 @@ def put(path: Place, values: np.ndarray, y: slice, x: slice, *, name: str) -> No
         rows, columns = (held.shards or held.chunks)[-2:]
         lead = (0,) * (held.ndim - 2)
         for row, column in product(_whole(y, rows), _whole(x, columns)):
+            sweep(path, f"{held.path}/{held.metadata.encode_chunk_key((*lead, row, column))}")
             if (row + 1) * rows > held.shape[-2] or (column + 1) * columns > held.shape[-1]:
                 sync((held.store_path / held.metadata.encode_chunk_key((*lead, row, column))).delete())
         held[..., y, x] = values
+
+
+def sweep(path: Place, key: str) -> None:
+    """Remove what a killed run has left of an object that it was writing: Zarr writes beside it, then renames.
+
+    Parameters
+    ----------
+    path : str or Path
+        A store; nothing is done if it is not local, as object stores keep no such rests.
+    key : str
+        The object, which no other run is writing.
+    """
+    if places.is_local(path):
+        whole = Path(str(path)) / key
+        for rest in whole.parent.glob(f"{whole.name}.*.partial"):
+            rest.unlink(missing_ok=True)
 
 
 def _whole(part: slice, side: int) -> range:
