@@ -117,7 +117,7 @@ def run(
     Parameters
     ----------
     kernel : callable of a Tile
-        Reads, computes and writes that tile's shard of ``store.array(target, mode="r+")``; gives numbers to be
+        Reads, computes and writes that tile's shard by ``store.put``; gives numbers to be
         summed into the report. With a client it must be picklable.
     target : str or Path
         Made from ``template`` if there is nothing; else it must hold a run with the same plan, which goes on.

@@ -354,3 +354,14 @@ def test_a_bar_is_shown_on_a_terminal_when_asked_for(terminal, progress, monkeyp
     fit(small(), Fake(0), Fake(1), progress=progress, epochs=1)
     assert shown == [terminal and progress]
     assert progress or capfd.readouterr() == ("", "")
+
+
+def test_a_densenet_pre_trained_as_a_classifier_goes_into_any_decoder(tmp_path):
+    bands = ["blue", "green", "red", "nir"]
+    taught = models.build("classifier", bands=bands, classes=6, encoder="densenet121", seed=1)
+    models.save(taught, tmp_path / "encoder")
+    for name in ("unet", "fpn", "linknet"):
+        net = models.build(name, bands=bands, encoder="densenet121", weights=tmp_path / "encoder", freeze_encoder=True)
+        for key, value in taught.encoder.state_dict().items():
+            assert torch.equal(net.encoder.state_dict()[key], value), (name, key)
+        assert not any(parameter.requires_grad for parameter in net.encoder.parameters())

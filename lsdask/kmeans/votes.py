@@ -114,7 +114,7 @@ class Votes:
     def put(self, target: str, labels: np.ndarray, y: slice, x: slice) -> None:
         """Count and write the votes of one shard, (k, y, x)."""
         rows, columns = (slice(axis.start // self.tile, -(-axis.stop // self.tile)) for axis in (y, x))
-        store.array(target, mode="r+", name=NAME)[:, rows, columns] = majority_block(labels, self.tile)
+        store.put(target, majority_block(labels, self.tile), rows, columns, name=NAME)
 
 
 def read_majority(path: str | Path) -> xr.DataArray:
