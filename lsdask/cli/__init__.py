@@ -4,11 +4,22 @@ import sys
 
 from rich.console import Console
 
-from lsdask.cli import about, clusters, mosaic, steps
+from lsdask.cli import about, clusters, demo, mosaic, predict, results, tiles, training
 from lsdask.cli.app import app
 from lsdask.errors import LsdaskError
 
-__all__ = ["about", "app", "clusters", "main", "mosaic", "steps"]
+__all__ = [
+    "about",
+    "app",
+    "clusters",
+    "demo",
+    "main",
+    "mosaic",
+    "predict",
+    "results",
+    "tiles",
+    "training",
+]
 
 
 def main() -> None:
