@@ -7,16 +7,19 @@ tasks only.
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import product
+from operator import getitem
 from typing import Any
 
 import dask.array as da
 import numpy as np
 import xarray as xr
-from dask._task_spec import List, Task, TaskRef
+from dask._task_spec import Alias, List, Task, TaskRef
 from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph, Layer
 
 Key = tuple[Any, ...]
+Node = Task | Alias
+Part = tuple[str, tuple[int, ...], tuple[Any, ...]]
 
 
 class Chunked(Layer):
@@ -41,9 +44,9 @@ class Chunked(Layer):
         super().__init__()
         self.name, self.counts = name, tuple(counts)
         self.wanted: set[tuple[int, ...]] | None = None
-        self._held: tuple[Any, dict[Key, Task]] = (None, {})
+        self._held: tuple[Any, dict[Key, Node]] = (None, {})
 
-    def tasks(self, block: tuple[int, ...]) -> dict[Key, Task]:
+    def tasks(self, block: tuple[int, ...]) -> dict[Key, Node]:
         """Give all tasks that make one output."""
         raise NotImplementedError
 
@@ -73,7 +76,7 @@ class Chunked(Layer):
     def __len__(self) -> int:
         return self.steps * (math.prod(self.counts) if self.wanted is None else len(self.wanted))
 
-    def __getitem__(self, key: Any) -> Task:
+    def __getitem__(self, key: Any) -> Node:
         block = self.block_of(key)
         held = self._held
         if held[0] != block:  # Dask asks for the tasks of a block one after the other
@@ -89,6 +92,24 @@ class Chunked(Layer):
         return block
 
 
+class Taken(Chunked):
+    """Parts of blocks of other arrays, one after the other on the first axis.
+
+    ``places`` has for each of them the array, the first numbers of its block, and an index into the block; the empty
+    index takes all of it, which costs nothing.
+    """
+
+    def __init__(self, name: str, counts: Sequence[int], places: Sequence[Part]) -> None:
+        super().__init__(name, counts)
+        self.places = places
+
+    def tasks(self, block: tuple[int, ...]) -> dict[Key, Node]:
+        source, lead, index = self.places[block[0]]
+        key = (self.name, *block)
+        of: Any = (source, *lead, *block[1:])
+        return {key: Task(key, getitem, TaskRef(of), index) if index else Alias(key, of)}
+
+
 class Around(Chunked):
     """For each chunk (..., y, x), one task that gets the chunk with some pixels around it, cut at the image's edges."""
 
@@ -97,7 +118,7 @@ class Around(Chunked):
         self.function, self.source, self.pixels = function, array.name, pixels
         self.edges = [np.cumsum([0, *sizes]) for sizes in array.chunks[-2:]]
 
-    def tasks(self, block: tuple[int, ...]) -> dict[Key, Task]:
+    def tasks(self, block: tuple[int, ...]) -> dict[Key, Node]:
         (rows, y), (columns, x) = (reach(edges, i, self.pixels) for edges, i in zip(self.edges, block[-2:]))
         lead = (self.source, *block[:-2])
         refs = [[TaskRef((*lead, row, column)) for column, _ in columns] for row, _ in rows]
@@ -161,6 +182,52 @@ def around(function: Callable[[np.ndarray], np.ndarray], array: da.Array, pixels
     name = "around-" + tokenize(function, array.name, pixels)
     graph = HighLevelGraph.from_collections(name, Around(name, function, array, pixels), dependencies=[array])  # type: ignore[list-item]
     return da.Array(graph, name, chunks=array.chunks, meta=np.empty((0,) * array.ndim, dtype))
+
+
+def take(array: da.Array, numbers: Sequence[int] | np.ndarray) -> da.Array:
+    """Choose steps of the first axis, as ``array[numbers]`` does; no task is made before a chunk is asked for.
+
+    Parameters
+    ----------
+    array : Dask array
+    numbers : sequence or array of int
+        Which steps, in the order wanted; not negative.
+
+    Returns
+    -------
+    Dask array
+        One step a chunk on the first axis, the other axes as given.
+    """
+    starts = np.cumsum([0, *array.chunks[0]])
+    places: list[Part] = []
+    for number in numbers:
+        block = int(np.searchsorted(starts, number, side="right")) - 1
+        step = int(number - starts[block])
+        places.append((array.name, (block,), () if array.chunks[0][block] == 1 else (slice(step, step + 1),)))
+    return _taken([array], places, array.chunks[1:], array.ndim)
+
+
+def stack(arrays: Sequence[da.Array]) -> da.Array:
+    """Put arrays of the same chunks on a new first axis, as ``dask.array.stack`` does, but see ``take``."""
+    return _taken(arrays, [(array.name, (), (None,)) for array in arrays], arrays[0].chunks, arrays[0].ndim + 1)
+
+
+def _taken(arrays: Sequence[da.Array], places: Sequence[Part], chunks: tuple[Any, ...], ndim: int) -> da.Array:
+    name = "taken-" + tokenize(places)
+    layer = Taken(name, (len(places), *map(len, chunks)), places)
+    graph = HighLevelGraph.from_collections(name, layer, dependencies=list(arrays))  # type: ignore[arg-type]
+    meta = np.empty((0,) * ndim, arrays[0].dtype)
+    return da.Array(graph, name, chunks=((1,) * len(places), *chunks), meta=meta)
+
+
+def at_times(image: xr.DataArray, numbers: Sequence[int] | np.ndarray) -> xr.DataArray:
+    """Choose dates of an image (time, ..., y, x), as ``image.isel(time=numbers)`` does, but see ``take``."""
+    if not isinstance(image.data, da.Array) or image.dims[0] != "time":
+        return image.isel(time=numbers)
+    coords = image.coords.to_dataset().isel(time=numbers).coords
+    made = xr.DataArray(take(image.data, numbers), coords, image.dims, image.name, image.attrs)
+    made.encoding = image.encoding
+    return made
 
 
 def without_band(image: xr.DataArray, data: Any) -> xr.DataArray:

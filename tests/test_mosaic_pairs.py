@@ -49,6 +49,17 @@ def test_a_pair_is_two_composites(options, pre, post):
     np.testing.assert_array_equal(got.values, np.concatenate(expected))
 
 
+@pytest.mark.parametrize("make", [mosaic.seasons, lambda cube: mosaic.pair(cube, "2018-07-01")])
+def test_a_continent_of_many_dates_is_planned_without_a_task_a_date(make):
+    dates = pd.date_range("2018-01-03", periods=100, freq="3D")
+    box = GeoBox((32768, 32768), GRID.affine, GRID.crs)
+    data = da.zeros((100, 2, *box.shape), chunks=(1, 2, 512, 512), dtype="uint16")
+    cube = schema.wrap(data, box, schema.CUBE, name="cube", coords={"time": dates}, nodata=0)
+    planned = make(cube).data.dask
+    made = [layer for name, layer in planned.layers.items() if name != data.name and layer.is_materialized()]
+    assert sum(map(len, made)) <= 4 * 64 * 64, [(type(layer), len(layer)) for layer in made]
+
+
 def test_nearest_takes_the_last_before_and_the_first_after():
     cube = dated_cube()
     got = mosaic.pair(cube, pd.Timestamp("2018-09-06 12:00", tz="UTC"), method="nearest").values

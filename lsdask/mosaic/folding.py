@@ -10,7 +10,7 @@ from dask.base import tokenize
 from dask.blockwise import blockwise
 from dask.highlevelgraph import HighLevelGraph
 
-from lsdask.graphs import Chunked, Key
+from lsdask.graphs import Chunked, Key, Node
 
 
 class Fold(Chunked):
@@ -27,8 +27,8 @@ class Fold(Chunked):
         self.starts = np.cumsum([0, *cube.chunks[0]])[:-1].tolist()
         self.steps = len(self.starts)
 
-    def tasks(self, block: tuple[int, ...]) -> dict[Key, Task]:
-        chain = {}
+    def tasks(self, block: tuple[int, ...]) -> dict[Key, Node]:
+        chain: dict[Key, Node] = {}
         for number, start in enumerate(self.starts):
             before = TaskRef(self._key(number - 1, block)) if number else None
             reads = [None if one is None else TaskRef(_place(*one, number, block)) for one in self.inputs]

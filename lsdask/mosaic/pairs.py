@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from lsdask import schema
+from lsdask import graphs, schema
 from lsdask.errors import BadInput, sentence
 from lsdask.mosaic.composites import METHODS, composite
 from lsdask.mosaic.stacking import stack
@@ -107,8 +107,8 @@ def pair_of(pre: xr.DataArray, post: xr.DataArray) -> xr.DataArray:
 
 def _side(cube: xr.DataArray, mask: xr.DataArray | None, taken: np.ndarray, method: str) -> xr.DataArray:
     times = np.flatnonzero(taken)
-    shown = mask.isel(time=times) if mask is not None and "time" in mask.dims else mask
-    return composite(cube.isel(time=times), method=method, mask=shown)  # type: ignore[arg-type]
+    shown = graphs.at_times(mask, times) if mask is not None and "time" in mask.dims else mask
+    return composite(graphs.at_times(cube, times), method=method, mask=shown)  # type: ignore[arg-type]
 
 
 def _range(name: str, given: Range, event: pd.Timestamp) -> tuple[pd.Timestamp, pd.Timestamp]:
@@ -117,7 +117,7 @@ def _range(name: str, given: Range, event: pd.Timestamp) -> tuple[pd.Timestamp, 
     if given is None or isinstance(given, int | np.integer):
         if given is not None and given < 1:
             raise BadInput(sentence(name, "be at least 1 day", f"{name}={given}"))
-        far = None if given is None else given * day
+        far = None if given is None else int(given) * day
         if past:
             return (pd.Timestamp.min if far is None else event - far), event - day
         return event + day, (pd.Timestamp.max if far is None else event + far)

@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
+import dask.array as da
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from lsdask import schema
+from lsdask import graphs, schema
 from lsdask.errors import BadInput, sentence
 from lsdask.mosaic.composites import composite
 
@@ -60,15 +61,22 @@ def seasons(cube: xr.DataArray, *, of: str | Months = "season", **options: Any) 
     images = []
     for dates in steps.values():
         parts = {name: _part(value, dates) for name, value in options.items()}
-        images.append(composite(cube.isel(time=dates), **parts))
-    made = xr.concat(images, "time", coords="minimal", compat="override", combine_attrs="override")
+        images.append(composite(graphs.at_times(cube, dates), **parts))
     starts, names = zip(*steps)
-    return made.assign_coords(time=pd.DatetimeIndex(starts), season=("time", list(names))).rename(cube.name)
+    times = {"time": pd.DatetimeIndex(starts), "season": ("time", list(names))}
+    return _in_order(images).assign_coords(times).rename(cube.name)
 
 
 def _part(option: Any, dates: np.ndarray) -> Any:
     timed = isinstance(option, xr.DataArray) and "time" in option.dims
-    return option.isel(time=dates) if timed else option
+    return graphs.at_times(option, dates) if timed else option
+
+
+def _in_order(images: list[xr.DataArray]) -> xr.DataArray:
+    """Make one cube of images (band, y, x), lazy if they are."""
+    arrays = [image.data for image in images]
+    data = graphs.stack(arrays) if isinstance(arrays[0], da.Array) else np.stack(arrays)
+    return xr.DataArray(data, images[0].coords, ("time", *images[0].dims), attrs=images[0].attrs)
 
 
 def divide(days: pd.DatetimeIndex, months: Months) -> dict[tuple[pd.Timestamp, str], np.ndarray]:

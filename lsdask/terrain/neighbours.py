@@ -12,7 +12,7 @@ from dask.highlevelgraph import HighLevelGraph
 
 from lsdask import schema
 from lsdask.errors import BadInput, sentence
-from lsdask.graphs import Chunked
+from lsdask.graphs import Chunked, Key, Node
 from lsdask.terrain.ground import Ground, ground_of, sizes_block
 
 Edge = Literal["void", "extrapolate"]
@@ -85,7 +85,7 @@ class Nine(Chunked):
         self.source, self.numblocks, self.given = data.name, data.numblocks, given
         self.starts = np.cumsum([0, *data.chunks[0]]).tolist()
 
-    def tasks(self, block: tuple[int, ...]) -> dict[Any, Task]:
+    def tasks(self, block: tuple[int, ...]) -> dict[Key, Node]:
         (rows, y), (columns, x) = (_around(i, count) for i, count in zip(block[-2:], self.numblocks))
         nine = List(*(List(*(TaskRef((self.source, i, j)) for j in columns)) for i in rows))
         key, window = (self.name, *block), (self.starts[block[-2]], self.starts[block[-2] + 1])

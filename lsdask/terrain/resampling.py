@@ -19,7 +19,7 @@ from rasterio.warp import reproject
 
 from lsdask import schema
 from lsdask.errors import BadInput, sentence
-from lsdask.graphs import Chunked
+from lsdask.graphs import Chunked, Key, Node
 from lsdask.terrain.neighbours import heights_block
 
 EXACT = 1e-12
@@ -166,7 +166,7 @@ class Warped(Chunked):
         self.edges = [np.cumsum([0, *axis]) for axis in data.chunks[-2:]]
         self.starts = [np.cumsum([0, *axis]).tolist() for axis in sizes]
 
-    def tasks(self, block: tuple[int, ...]) -> dict[Any, Task]:
+    def tasks(self, block: tuple[int, ...]) -> dict[Key, Node]:
         row, column = block[-2:]
         window = self.starts[0][row], self.starts[1][column], self.starts[0][row + 1], self.starts[1][column + 1]
         top, left, bottom, right = _seen(window, self.warp, self.shape)
