@@ -105,7 +105,7 @@ class Taken(Chunked):
 
     def tasks(self, block: tuple[int, ...]) -> dict[Key, Node]:
         source, lead, index = self.places[block[0]]
-        key = (self.name, *block)
+        key: Any = (self.name, *block)
         of: Any = (source, *lead, *block[1:])
         return {key: Task(key, getitem, TaskRef(of), index) if index else Alias(key, of)}
 
