@@ -3,6 +3,10 @@
 The ledger is an array in the target's group, one entry a tile, set after the tile's data is written: a tile that was
 being computed when the run died is computed again, which is harmless because a tile's shard is written whole.
 Doneness is not inferred from stored chunks: Zarr does not store chunks that equal the fill value.
+
+An entry is 0 for a tile to do, 1 for one done whose checksum is not known, 2 for one that is void and needs no
+computing, and 2**32 and more for one done whose stored objects have the checksum ``entry - 2**32``. A ledger of
+bytes, as earlier versions wrote, holds 0, 1 and 2.
 """
 
 from pathlib import Path
@@ -17,7 +21,7 @@ from lsdask.errors import BadInput, OtherPlan, sentence
 
 NAME = "ledger"
 PLAN = "lsdask_plan"
-TO_DO, DONE = 0, 1
+TO_DO, DONE, VOID, CHECKED = 0, 1, 2, 2**32
 CHUNK = 64
 """Tiles of a chunk of the ledger, on each axis."""
 
@@ -27,32 +31,54 @@ class Ledger:
 
     Attributes
     ----------
-    done : (rows, columns) bool array
-        The tiles whose data is written.
+    entries : (rows, columns) uint64 array
+        See the head of this module.
     """
 
-    def __init__(self, target: store.Place, entries: zarr.Array) -> None:
-        self._target, self._entries = target, entries
+    def __init__(self, target: store.Place, stored: zarr.Array) -> None:
+        self._target, self._stored = target, stored
         self._changed: set[tuple[int, int]] = set()
-        self.done: np.ndarray = np.asarray(entries[:]) == DONE
+        self.entries: np.ndarray = np.asarray(stored[:]).astype("uint64")
 
-    def mark(self, place: tuple[int, int]) -> None:
-        """Remember that a tile's data is written; ``flush`` makes it last."""
-        self.done[place] = True
-        self._changed.add((place[0] // CHUNK, place[1] // CHUNK))
+    @property
+    def done(self) -> np.ndarray:
+        """The tiles that need nothing more, (rows, columns) bool."""
+        return self.entries != TO_DO
+
+    @property
+    def void(self) -> np.ndarray:
+        """Those of them that needed no computing, (rows, columns) bool."""
+        return self.entries == VOID
+
+    def mark(self, place: tuple[int, int], checksum: int | None = None) -> None:
+        """Remember that a tile's data is written, and its checksum; ``flush`` makes it last."""
+        known = checksum is not None and self._stored.dtype.itemsize > 1
+        self._set(place, CHECKED + int(checksum or 0) if known else DONE)
 
     def clear(self, place: tuple[int, int]) -> None:
         """Remember that a tile must be computed again; ``flush`` makes it last."""
-        self.done[place] = False
-        self._changed.add((place[0] // CHUNK, place[1] // CHUNK))
+        self._set(place, TO_DO)
+
+    def skip(self, void: np.ndarray) -> None:
+        """Mark the tiles to do that are void, (rows, columns) bool, and make it last."""
+        skipped = void & ~self.done
+        if skipped.any():
+            self.entries[skipped] = VOID
+            with store.told(self._target):
+                self._stored[:] = self.entries.astype(self._stored.dtype)
 
     def flush(self) -> None:
         """Write what changed to the store: whole chunks, so one object a write."""
-        for row, column in sorted(self._changed):
+        while self._changed:
+            row, column = min(self._changed)
             part = np.s_[row * CHUNK : (row + 1) * CHUNK, column * CHUNK : (column + 1) * CHUNK]
             with store.told(self._target):
-                self._entries[part] = np.where(self.done[part], DONE, TO_DO).astype("uint8")
-        self._changed.clear()
+                self._stored[part] = self.entries[part].astype(self._stored.dtype)
+            self._changed.remove((row, column))
+
+    def _set(self, place: tuple[int, int], entry: int) -> None:
+        self.entries[place] = entry
+        self._changed.add((place[0] // CHUNK, place[1] // CHUNK))
 
 
 def start(target: store.Place, count: tuple[int, int], plan: dict[str, Any]) -> None:
@@ -71,7 +97,7 @@ def start(target: store.Place, count: tuple[int, int], plan: dict[str, Any]) -> 
         store.group(target, write=True).create_array(
             NAME,
             shape=count,
-            dtype="uint8",
+            dtype="uint64",
             chunks=(CHUNK, CHUNK),
             fill_value=TO_DO,
             dimension_names=("tile_y", "tile_x"),
@@ -133,7 +159,7 @@ def done(target: str | Path) -> np.ndarray:
     """
     plan_of(target)
     with store.told(target):
-        return np.asarray(store.group(target)[NAME][:]) == DONE  # type: ignore[index]
+        return np.asarray(store.group(target)[NAME][:]) != TO_DO  # type: ignore[index]
 
 
 class Lock(Protocol):

@@ -208,3 +208,38 @@ def test_a_killed_worker_loses_no_tile(tmp_path: Path) -> None:
     assert (store.open(target)[0].values == expected((50, 70), 16)).all()
     # What was in flight or queued on the dead worker is done again, nothing else.
     assert 20 <= len(log.read_text().splitlines()) <= 20 + 4
+
+
+def test_void_tiles_need_no_task(tmp_path: Path) -> None:
+    target, log = tmp_path / "out.zarr", tmp_path / "log"
+    void = np.zeros((4, 5), bool)
+    void[1, 2:] = void[3] = True
+    kernel = Numbers(str(target), fail=((0, 0),), log=str(log))
+    report = run(target, kernel=kernel, void=void, retries=0)
+    assert (report.tiles, report.done, report.void, report.skipped) == (20, 11, 8, 0)
+    assert "11 of 20 tiles" in str(report)
+    assert "8 void" in str(report)
+    done = {tuple(map(int, line.split())) for line in log.read_text().splitlines()}
+    assert done == {(int(row), int(column)) for row, column in np.argwhere(~void)}
+    pixels = void.repeat(16, axis=0).repeat(16, axis=1)[:50, :70]
+    expected_now = np.where(pixels, 0, expected((50, 70), 16))
+    expected_now[:16, :16] = 0
+    np.testing.assert_array_equal(store.open(target)[0].values, expected_now)
+    again = run(target, void=void)
+    assert (again.done, again.void, again.skipped) == (1, 8, 11)
+    with pytest.raises(BadInput, match=r"void must be one bool a tile, \(4, 5\)\. Got uint8 \(4, 5\)"):
+        run(target, void=void.astype("uint8"))
+    with pytest.raises(BadInput, match=r"Got bool \(4, 4\)"):
+        run(target, void=void[:, :4])
+
+
+def test_a_ledger_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
+    target = tmp_path / "out.zarr"
+    run(target, kernel=Numbers(str(target), fail=((1, 2),)), retries=0)
+    group = store.group(target, write=True)
+    plan, entries = dict(group["ledger"].attrs), group["ledger"][:]
+    group.create_array("ledger", data=(entries != 0).astype("uint8"), chunks=(64, 64), fill_value=0, overwrite=True,
+                       dimension_names=("tile_y", "tile_x"), attributes=plan)  # fmt: skip
+    report = run(target, void=np.zeros((4, 5), bool))
+    assert (report.done, report.skipped) == (1, 19)
+    assert (store.group(target)["ledger"][:] == 1).all()

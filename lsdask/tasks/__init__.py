@@ -1,0 +1,13 @@
+"""The one engine for everything long: a kernel run over the tiles of a target that its ledger does not hold yet.
+
+A task is a tile's place, two integers. The kernel reaches each worker once; it reads its block from the source
+itself, computes, and writes one whole shard of the target, so tasks share nothing and may be repeated. Tasks are
+submitted in a bounded window. A tile that fails never stops the others: the run ends and names it.
+"""
+
+from lsdask.tasks.driving import FLUSH_SECONDS
+from lsdask.tasks.pools import Kernel, attempt
+from lsdask.tasks.reports import Failure, Place, Report
+from lsdask.tasks.running import run
+
+__all__ = ["FLUSH_SECONDS", "Failure", "Kernel", "Place", "Report", "attempt", "run"]

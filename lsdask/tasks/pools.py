@@ -1,0 +1,137 @@
+"""Where tiles run: on threads of this process, or on the workers of a cluster."""
+
+import os
+import queue
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+from lsdask import store, tiling
+from lsdask.tasks.reports import Place
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+Kernel = Callable[[tiling.Tile], Mapping[str, float]]
+"""Reads, computes and writes one tile; gives what it measured."""
+
+
+class Pool(Protocol):
+    """Somewhere tiles are run: ``submit`` starts one, ``ended`` holds (place, future) of those that ended."""
+
+    ended: "queue.SimpleQueue[tuple[Place, Any]]"
+
+    def submit(self, place: Place) -> None: ...
+
+    def window(self) -> int: ...
+
+
+def attempt(kernel: Kernel, tile: tiling.Tile, retries: int) -> Mapping[str, float]:
+    """Run a kernel on a tile, trying again after an OSError with back-off (0.1, 0.4, 1.6 ... s)."""
+    for tried in range(retries):
+        try:
+            with store.told():
+                return kernel(tile)
+        except OSError:
+            time.sleep(0.1 * 4**tried)
+    with store.told():
+        return kernel(tile)
+
+
+def pool(
+    kernel: Kernel, grid: tiling.Grid, client: "Client | None", workers: int | None, retries: int, label: str
+) -> Any:
+    if client is not None:
+        return _ClusterPool(client, kernel, grid, retries, label)
+    return _ThreadPool(kernel, grid, workers or os.cpu_count() or 1, retries)
+
+
+class _ThreadPool:
+    """Threads of this process."""
+
+    def __init__(self, kernel: Kernel, grid: tiling.Grid, workers: int, retries: int) -> None:
+        self.ended: queue.SimpleQueue[tuple[Place, Any]] = queue.SimpleQueue()
+        self._executor = ThreadPoolExecutor(workers, thread_name_prefix="lsdask")
+        self._kernel, self._grid, self._workers, self._retries = kernel, grid, workers, retries
+
+    def submit(self, place: Place) -> None:
+        future = self._executor.submit(attempt, self._kernel, self._grid[place], self._retries)
+        future.add_done_callback(lambda ended: self.ended.put((place, ended)))
+
+    def window(self) -> int:
+        return 2 * self._workers
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._executor.shutdown(cancel_futures=True)
+
+
+class _ClusterPool:
+    """Workers of a distributed cluster; each gets the kernel once, also one that joins or restarts later."""
+
+    def __init__(self, client: "Client", kernel: Kernel, grid: tiling.Grid, retries: int, label: str) -> None:
+        self.ended: queue.SimpleQueue[tuple[Place, Any]] = queue.SimpleQueue()
+        self._client, self._label = client, label
+        self._name = f"lsdask-{uuid.uuid4().hex}"
+        self._work = _Work(kernel, grid, retries)
+        self._futures: dict[Place, Any] = {}
+        self._window, self._counted = 0, -float("inf")
+
+    def submit(self, place: Place) -> None:
+        key = f"{self._label}-{self._name[7:15]}-{place[0]}-{place[1]}"
+        future = self._client.submit(_on_worker, self._name, place, key=key, pure=False)
+        self._futures[place] = future
+        future.add_done_callback(lambda ended: self._end(place, ended))
+
+    def _end(self, place: Place, future: Any) -> None:
+        self._futures.pop(place, None)
+        self.ended.put((place, future))
+
+    def window(self) -> int:
+        """Two tiles a thread: one computed, one waiting; counted again as workers come and go."""
+        if time.monotonic() - self._counted > 1.0:
+            self._window = max(2 * sum(self._client.nthreads().values()), 2)
+            self._counted = time.monotonic()
+        return self._window
+
+    def __enter__(self) -> Self:
+        from distributed import WorkerPlugin
+
+        class Kernels(WorkerPlugin):
+            """Holds the work of one run on a worker."""
+
+            def __init__(self, name: str, work: _Work) -> None:
+                self.name, self.work = name, work
+
+        self._client.register_plugin(Kernels(self._name, self._work))
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._client.status != "running":
+            return
+        with suppress(OSError):  # a worker that dies just now takes its kernel with it
+            self._client.cancel(list(self._futures.values()))
+            self._client.unregister_worker_plugin(self._name)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What a worker needs to run any tile of a run."""
+
+    kernel: Kernel
+    grid: tiling.Grid
+    retries: int
+
+
+def _on_worker(name: str, place: Place) -> Mapping[str, float]:
+    from distributed import get_worker
+
+    work: _Work = get_worker().plugins[name].work  # type: ignore[attr-defined]
+    return attempt(work.kernel, work.grid[place], work.retries)

@@ -1,0 +1,63 @@
+"""What a run did, and what it did not."""
+
+from dataclasses import dataclass, field
+from typing import Self
+
+from lsdask.errors import Unfinished
+
+Place = tuple[int, int]
+"""A tile's row and column."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A tile that is not done, and why."""
+
+    place: Place
+    why: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a run did.
+
+    Attributes
+    ----------
+    target : str
+        The store.
+    tiles, done, skipped : int
+        All tiles, those computed in this run, those an earlier run had computed.
+    failed : tuple of Failure
+        Tiles not done; running again does only these.
+    seconds : float
+        Wall time of this run.
+    metrics : dict
+        Sums of what the kernel measured over the tiles of this run.
+    void : int
+        Tiles that need no computing.
+    """
+
+    target: str
+    tiles: int
+    done: int
+    skipped: int
+    failed: tuple[Failure, ...]
+    seconds: float
+    metrics: dict[str, float] = field(default_factory=dict)
+    void: int = 0
+
+    def check(self) -> Self:
+        """Give the report back, or raise Unfinished naming the failed tiles."""
+        if self.failed:
+            raise Unfinished(str(self))
+        return self
+
+    def __str__(self) -> str:
+        text = f"{self.target}: {self.done} of {self.tiles} tiles in {self.seconds:.1f} s"
+        text += f", {self.skipped} done before" if self.skipped else ""
+        text += f", {self.void} void" if self.void else ""
+        if not self.failed:
+            return text + "."
+        named = "; ".join(f"tile {failure.place}: {failure.why}" for failure in self.failed[:5])
+        more = f"; and {len(self.failed) - 5} more" if len(self.failed) > 5 else ""
+        return f"{text}. {len(self.failed)} not done ({named}{more}). Run again to do only these."

@@ -1,0 +1,174 @@
+"""One run: its target made or taken, its tiles driven, its report."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from lsdask import ledger, store, tiling
+from lsdask.errors import BadInput, sentence
+from lsdask.tasks.driving import drive
+from lsdask.tasks.pools import Kernel, pool
+from lsdask.tasks.progress import Bar
+from lsdask.tasks.reports import Failure, Place, Report
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+
+def run(
+    kernel: Kernel,
+    *,
+    target: str | Path,
+    template: xr.DataArray,
+    tile: int,
+    halo: int = 0,
+    chunk: int | None = None,
+    plan: Mapping[str, Any] | None = None,
+    client: "Client | None" = None,
+    workers: int | None = None,
+    retries: int = 2,
+    progress: bool = True,
+    label: str = "tiles",
+    beside: Callable[[store.Place], None] | None = None,
+    void: np.ndarray | None = None,
+) -> Report:
+    """Run a kernel over every tile of a target that is not done yet.
+
+    Parameters
+    ----------
+    kernel : callable of a Tile
+        Reads, computes and writes that tile's shard by ``store.put``; gives numbers to be
+        summed into the report. With a client it must be picklable.
+    target : str or Path
+        Made from ``template`` if there is nothing; else it must hold a run with the same plan, which goes on.
+    template : DataArray (..., y, x)
+        What the target is: see ``store.create``.
+    tile : int
+        Side of a tile and of the target's shards, in pixels.
+    halo : int
+        Context on each side of a tile, in pixels.
+    chunk : int, optional
+        Side of a stored chunk; default 512 if it divides ``tile``, else ``tile``.
+    plan : mapping, optional
+        What else identifies the run; JSON. Tile, halo and chunk are added.
+    client : distributed.Client, optional
+        Where to run; default a pool of threads in this process.
+    workers : int, optional
+        Threads of that pool; default one a core.
+    retries : int
+        How often a tile is tried again after an OSError (a failed read or write), with back-off.
+    progress : bool
+        Show a bar once the run has taken two seconds.
+    label : str
+        What the bar and the Dask dashboard call the tiles.
+    beside : callable, optional
+        Makes what else a new target holds, given its place.
+    void : (rows, columns) bool array, optional
+        Tiles that need no computing, as what is not written reads as no data: done without a task.
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    BadInput, OtherPlan
+        Before any tile, if the target cannot be this run's, or ``void`` is not one bool a tile.
+    """
+    begun = time.perf_counter()
+    target = store.text(target)
+    grid = tiling.grid((template.sizes["y"], template.sizes["x"]), tile, halo=halo)
+    chunk = chunk or (512 if tile % 512 == 0 else tile)
+    if tile % chunk:
+        raise BadInput(sentence("tile", f"be a multiple of the target's chunk, {chunk}", f"tile={tile}"))
+    if void is not None and (void.shape != grid.count or void.dtype != bool):
+        got = f"{void.dtype} {void.shape}"
+        raise BadInput(sentence("void", f"be one bool a tile, {grid.count}", got))
+    whole_plan = {**(plan or {}), "tile": tile, "halo": halo, "chunk": chunk}
+    with _transaction(target, client, label), _taken(target, template, grid, chunk, whole_plan, beside) as lock:
+        for part in product(*(range(-(-count // ledger.CHUNK)) for count in grid.count)):
+            store.sweep(target, f"{ledger.NAME}/c/{part[0]}/{part[1]}")
+        book = ledger.read(target)
+        if void is not None:
+            book.skip(void)
+        held, voids = book.done, int(book.void.sum())
+        skipped = int(held.sum()) - voids
+        to_do = (place for place in grid.places() if not held[place])
+        with pool(kernel, grid, client, workers, retries, label) as where:
+            failed, metrics = drive(where, to_do, book, lock, Bar(label, len(grid), skipped + voids, shown=progress))
+    return Report(
+        target=target,
+        tiles=len(grid),
+        done=len(grid) - skipped - voids - len(failed),
+        skipped=skipped,
+        failed=tuple(sorted(failed, key=_place)),
+        seconds=time.perf_counter() - begun,
+        metrics=metrics,
+        void=voids,
+    )
+
+
+def _place(failure: Failure) -> Place:
+    return failure.place
+
+
+# The target
+
+
+@contextmanager
+def _transaction(target: str, client: "Client | None", label: str) -> Iterator[None]:
+    """Open the transaction that a repository needs; nothing elsewhere."""
+    if not store.is_repository(target):
+        yield
+        return
+    if client is not None:
+        do = "Leave client out, so that threads of this process write it, or write an s3:// or gs:// store"
+        raise BadInput(sentence("client", "be None where the target is a repository", f"target={target}", do))
+    with store.told(target), store.session(target, f"lsdask {label}"):
+        yield
+
+
+@contextmanager
+def _taken(
+    target: str,
+    template: xr.DataArray,
+    grid: tiling.Grid,
+    chunk: int,
+    plan: dict[str, Any],
+    beside: Callable[[store.Place], None] | None,
+) -> Iterator[ledger.Lock]:
+    """Take the target for this run, made if there is nothing: locally the lock lies in it, else beside it."""
+    if store.is_local(target):
+        _prepare(target, template, grid, chunk, plan, beside)
+    lock = ledger.lock(target)
+    try:
+        if not store.is_local(target):
+            _prepare(target, template, grid, chunk, plan, beside)
+        yield lock
+    finally:
+        lock.release()
+
+
+def _prepare(
+    target: str,
+    template: xr.DataArray,
+    grid: tiling.Grid,
+    chunk: int,
+    plan: dict[str, Any],
+    beside: Callable[[store.Place], None] | None,
+) -> None:
+    """Make the target, whole before it gets its name, or check that it holds this run."""
+    if store.exists(target):
+        return ledger.check(target, plan)
+    with store.making(target) as made:
+        store.create(made, template, chunk=chunk, shard=grid.tile[0])
+        if beside is not None:
+            beside(made)
+        ledger.start(made, grid.count, plan)
+    return None
