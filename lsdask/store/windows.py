@@ -17,7 +17,7 @@ from dask.local import get_sync
 from zarr.core.sync import sync
 
 from lsdask.errors import BadInput, Unreadable
-from lsdask.store import places, reading
+from lsdask.store import checksums, places, reading
 from lsdask.store.places import Place
 
 _opening = threading.Lock()
@@ -46,7 +46,7 @@ def put(path: Place, values: np.ndarray, y: slice, x: slice, *, name: str) -> No
         If the store cannot be reached.
     """
     with places.told(path):
-        held = reading.array(path, mode="r+", name=name)
+        held = checksums.noted(reading.array(path, mode="r+", name=name))
         rows, columns = (held.shards or held.chunks)[-2:]
         lead = (0,) * (held.ndim - 2)
         for row, column in product(_whole(y, rows), _whole(x, columns)):
