@@ -8,8 +8,10 @@ Void pixels (no data in some band) are unknown in the scores. A network fills th
 bands; any other callable sees ``fill`` there.
 """
 
+from lsdask.predict.jobs import Job, Options, job
+from lsdask.predict.kernels import Kernel
 from lsdask.predict.lazily import apply
-from lsdask.predict.running import Kernel, run
+from lsdask.predict.running import run, settle
 from lsdask.predict.scoring import NAME, Filled, Model, Scorer
 
-__all__ = ["NAME", "Filled", "Kernel", "Model", "Scorer", "apply", "run"]
+__all__ = ["NAME", "Filled", "Job", "Kernel", "Model", "Options", "Scorer", "apply", "job", "run", "settle"]

@@ -131,9 +131,9 @@ def scorer_of(
 
 
 def _spec(model: Model) -> models.Spec | None:
-    """Give the spec of a network, None for any other callable; a folder is read whole, so that damage shows now."""
+    """Give the spec of a network, None for any other callable."""
     if isinstance(model, str | Path):
-        return models.load(model).spec
+        return models.read_spec(model)
     return model.spec if isinstance(model, models.Segmenter) else None
 
 
