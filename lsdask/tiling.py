@@ -3,19 +3,20 @@
 A two-dimensional grid is the product of two axes, so there is no case for corners. On each axis the
 image of ``size`` pixels is cut into tiles of ``tile`` pixels; a tile's block is the tile with ``halo``
 pixels on both sides. Every block has the same shape: what lies outside the image is taken from inside it
-by an index (reflection), the last partial tile too.
+by an index (reflection), or is a constant; the last partial tile too. Pixels further outside than the halo, where
+the last tile is partial, repeat those at the halo's end: no pixel of the image has them in its halo.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from lsdask.errors import BadInput, sentence
 
-Edge = Literal["reflect", "nearest"]
+Edge = Literal["reflect", "nearest", "constant"]
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,20 @@ class Span:
         -------
         (block,) int64 array or None
         """
-        start = self.write.start - self.keep.start
-        if start == self.read.start and self.block == self.read.stop - self.read.start:
+        if self.block == self.read.stop - self.read.start:
             return None
-        inside = outside_to_inside(np.arange(start, start + self.block), self.size, edge)
-        return np.clip(inside, self.read.start, self.read.stop - 1) - self.read.start
+        halo = self.keep.start
+        near = np.clip(self._positions(), -halo, self.size - 1 + halo)
+        return outside_to_inside(near, self.size, edge) - self.read.start
+
+    def outside(self) -> np.ndarray:
+        """Say which pixels of the block lie outside the image: (block,) bool array."""
+        positions = self._positions()
+        return (positions < 0) | (positions >= self.size)
+
+    def _positions(self) -> np.ndarray:
+        start = self.write.start - self.keep.start
+        return np.arange(start, start + self.block)
 
 
 @dataclass(frozen=True)
@@ -184,24 +194,24 @@ def outside_to_inside(position: np.ndarray, size: int, edge: Edge) -> np.ndarray
         Positions, any sign.
     size : int
         Length of the axis.
-    edge : {"reflect", "nearest"}
+    edge : {"reflect", "nearest", "constant"}
         ``reflect`` mirrors about the centre of the edge pixel (period ``2 * size - 2``, as
-        ``numpy.pad(mode="reflect")``); ``nearest`` repeats the edge pixel.
+        ``numpy.pad(mode="reflect")``); the others give the edge pixel.
 
     Returns
     -------
     int array of the same shape
     """
-    if edge == "nearest" or size == 1:
+    if edge not in get_args(Edge):
+        raise BadInput(sentence("edge", f"be one of {', '.join(get_args(Edge))}", f"edge={edge!r}"))
+    if edge != "reflect" or size == 1:
         return np.clip(position, 0, size - 1)
-    if edge != "reflect":
-        raise BadInput(sentence("edge", "be 'reflect' or 'nearest'", f"edge={edge!r}"))
     period = 2 * size - 2
     folded = np.abs(position) % period
     return np.where(folded >= size, period - folded, folded)
 
 
-def extend_block(data: Any, tile: Tile, edge: Edge = "reflect") -> Any:
+def extend_block(data: Any, tile: Tile, edge: Edge = "reflect", value: float = 0) -> Any:
     """Complete what was read for a tile to its whole block.
 
     Parameters
@@ -210,8 +220,10 @@ def extend_block(data: Any, tile: Tile, edge: Edge = "reflect") -> Any:
         The pixels of ``tile.read``.
     tile : Tile
         The tile they were read for.
-    edge : {"reflect", "nearest"}
+    edge : {"reflect", "nearest", "constant"}
         What stands outside the image.
+    value : number
+        That constant.
 
     Returns
     -------
@@ -222,4 +234,7 @@ def extend_block(data: Any, tile: Tile, edge: Edge = "reflect") -> Any:
         data = data.take(rows, axis=-2)
     if columns is not None:
         data = data.take(columns, axis=-1)
+    if edge == "constant" and (rows is not None or columns is not None):
+        data[..., tile.y.outside(), :] = value
+        data[..., tile.x.outside()] = value
     return data

@@ -23,14 +23,14 @@ def test_write_windows_cover_the_image_once(shape: tuple[int, int], tile: int, h
     assert len(list(grid.places())) == len(grid)
 
 
-@given(shapes, tiles, halos, st.sampled_from(["reflect", "edge"]))
+@given(shapes, tiles, halos, st.sampled_from(["reflect", "edge", "constant"]))
 def test_blocks_are_windows_of_the_padded_image(shape: tuple[int, int], tile: int, halo: int, mode: str) -> None:
     image = np.arange(2 * shape[0] * shape[1]).reshape(2, *shape)
     padded = np.pad(image, ((0, 0), (halo, halo), (halo, halo)), mode=mode)
     grid = tiling.grid(shape, tile, halo=halo)
     for place in grid.places():
         one = grid[place]
-        edge = "reflect" if mode == "reflect" else "nearest"
+        edge = "nearest" if mode == "edge" else mode
         block = tiling.extend_block(image[(slice(None), *one.read)], one, edge)
         assert block.shape == (2, *one.block) == (2, tile + 2 * halo, tile + 2 * halo)
         height, width = (side.stop - side.start for side in one.write)
