@@ -15,6 +15,7 @@ from sklearn.metrics import f1_score
 from lsdask import losses, models, training
 from lsdask.errors import BadInput
 from lsdask.training import tally_block
+from lsdask.training.tally import Sums
 
 BANDS = ("red", "nir")
 QUIET = {"progress": False, "precision": "float32", "device": "cpu"}
@@ -100,8 +101,8 @@ def test_a_network_learns_and_its_folder_is_what_was_learnt(tmp_path, monkeypatc
 
 def test_the_best_epoch_is_kept_by_loss_or_f1(tmp_path, monkeypatch):
     told = iter([0.9, 0.2, 0.6] * 2)
-    monkeypatch.setattr("lsdask.training._Sums.loss", property(lambda self: next(told)))
-    monkeypatch.setattr("lsdask.training._Sums.f1", property(lambda self: 0.5))
+    monkeypatch.setattr("lsdask.training.tally.Sums.loss", property(lambda self: next(told)))
+    monkeypatch.setattr("lsdask.training.tally.Sums.scores", property(lambda self: {"f1": 0.5}))
     states = []
     honest = models.save
 
@@ -120,7 +121,7 @@ def test_the_best_epoch_is_kept_by_loss_or_f1(tmp_path, monkeypatch):
 
 def test_patience_stops_after_epochs_that_are_not_better(monkeypatch):
     told = iter([0.9, 0.5, 0.6, 0.7, 0.1])
-    monkeypatch.setattr("lsdask.training._Sums.loss", property(lambda self: next(told)))
+    monkeypatch.setattr("lsdask.training.tally.Sums.loss", property(lambda self: next(told)))
     done = fit(small(), Fake(0), epochs=5, patience=2)
     assert len(done.history) == 4
     assert done.model.spec.record["best_epoch"] == 1
@@ -220,13 +221,13 @@ def test_counts_are_sklearn_s(classes):
     logits = torch.from_numpy(rng.normal(size=(2, classes, 16, 16)).astype("float32"))
     mask = rng.integers(0, max(classes, 2), (2, 16, 16)).astype("uint8")
     mask[rng.random(mask.shape) < 0.2] = 255
-    sums = training._Sums()
+    sums = Sums()
     for tile in range(2):
         sums.add(torch.tensor(1.0), logits[tile : tile + 1], torch.from_numpy(mask[tile : tile + 1]), 0.5)
     said = (logits[:, 0] >= 0).int().numpy() if classes == 1 else logits.argmax(1).numpy()
     known = mask != 255
     labels = [1] if classes == 1 else [1, 2]
-    assert sums.f1 == pytest.approx(f1_score(mask[known], said[known], labels=labels, average="macro"))
+    assert sums.scores["f1"] == pytest.approx(f1_score(mask[known], said[known], labels=labels, average="macro"))
     counts, low, high = tally_block(logits, torch.full((2, 16, 16), 255, dtype=torch.uint8), 0.5)
     assert not counts.any()
     assert low > high
@@ -337,22 +338,19 @@ def test_bad_arguments_are_named(arguments, told):
 
 
 def test_a_reduced_precision_is_taken_where_the_loss_agrees(monkeypatch):
-    monkeypatch.setattr("lsdask.training.candidates", lambda _: ("bfloat16",))
+    monkeypatch.setattr("lsdask.training.settling.candidates", lambda _: ("bfloat16",))
     done = fit(small(), Fake(0), precision="auto", epochs=1)
     assert done.model.spec.record["precision"] == "bfloat16"
-    monkeypatch.setattr("lsdask.training.LOSS_DIFFERENCE", -1.0)
+    monkeypatch.setattr("lsdask.training.settling.LOSS_DIFFERENCE", -1.0)
     done = fit(small(), Fake(0), precision="auto", epochs=1)
     assert done.model.spec.record["precision"] == "float32"
 
 
 @pytest.mark.parametrize(("terminal", "progress"), [(True, True), (True, False), (False, True)])
 def test_a_bar_is_shown_on_a_terminal_when_asked_for(terminal, progress, monkeypatch, capfd):
-    shown = []
-    honest = training._callbacks
-    monkeypatch.setattr("lsdask.training.Console", lambda **more: Console(force_terminal=terminal, **more))
-    monkeypatch.setattr("lsdask.training._callbacks", lambda patience, bar: shown.append(bar) or honest(patience, bar))
+    monkeypatch.setattr("lsdask.training.fitting.Console", lambda **more: Console(force_terminal=terminal, **more))
     fit(small(), Fake(0), Fake(1), progress=progress, epochs=1)
-    assert shown == [terminal and progress]
+    assert ("epoch 0 of 1" in capfd.readouterr().err) == (terminal and progress)
     assert progress or capfd.readouterr() == ("", "")
 
 

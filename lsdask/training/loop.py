@@ -1,0 +1,244 @@
+"""The loop: epochs of steps, each epoch judged, and the whole state laid down so that it can be gone on from."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+from rich.progress import Progress
+from torch import Tensor
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from lsdask import losses, models
+from lsdask.errors import BadInput, sentence
+from lsdask.models.segmenter import TileClassifier
+from lsdask.training import checkpoints, ranks, streams
+from lsdask.training.keeping import Keeper
+from lsdask.training.learning import Settings, make_optimizer, make_schedule
+from lsdask.training.streams import Tiles
+from lsdask.training.tally import Sums
+
+
+@dataclass
+class Saving:
+    """Where and how often the last state is written.
+
+    Attributes
+    ----------
+    folder : Path or None
+        None: nowhere.
+    seconds : float
+        At least so long between two states of one epoch; the end of an epoch is always written.
+    facts : dict
+        What is the same in every state: what the run is.
+    """
+
+    folder: Path | None
+    seconds: float
+    facts: dict[str, Any]
+    at: float = field(default_factory=perf_counter)
+
+
+class Run:
+    """One training: its parts, where it is, and the way on.
+
+    Parameters
+    ----------
+    fabric : Fabric
+        Launched.
+    model : Segmenter
+    settings : Settings
+    train : Tiles
+    valid : Tiles or None
+    keeper : Keeper
+    saving : Saving
+    bar : Progress
+    """
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        model: models.Segmenter,
+        settings: Settings,
+        train: Tiles,
+        valid: Tiles | None,
+        keeper: Keeper,
+        saving: Saving,
+        bar: Progress,
+    ) -> None:
+        self.fabric, self.model, self.settings, self.bar = fabric, model, settings, bar
+        self.train, self.valid, self.keeper, self.saving = train, valid, keeper, saving
+        self.loss = losses.find(settings.loss)
+        self.optimizer = make_optimizer(model, settings)
+        steps = -(-len(train) // settings.accumulate) * settings.epochs
+        self.schedule = make_schedule(self.optimizer, settings, steps)
+        self.network, self.stepper = fabric.setup(model, self.optimizer)
+        self.network.mark_forward_method("outputs")
+        seed = ranks.seed_of(settings.seed, fabric.global_rank)
+        self.generator = torch.Generator(fabric.device).manual_seed(seed)
+        self.epoch, self.batch, self.seconds, self.done = 0, 0, 0.0, False
+        self.sums, self.begun = Sums(), perf_counter()
+        self.at: dict[str, Any] | None = None
+
+    def go(self) -> None:
+        """Train from where the run is to its end."""
+        while not self.done:
+            self.begun = perf_counter() - self.seconds
+            self._learn()
+            ranks.even_out(self.model)
+            judged = self._judge(self.sums.merged(ranks.reduce), self._validate().merged(ranks.reduce))
+            if isinstance(self.schedule, ReduceLROnPlateau):
+                self.schedule.step(judged)
+            self.epoch, self.batch, self.seconds, self.sums = self.epoch + 1, 0, 0.0, Sums()
+            stale = self.settings.patience is not None and self.keeper.stale >= self.settings.patience
+            self.done = stale or self.epoch >= self.settings.epochs
+            self._save()
+
+    def _learn(self) -> None:
+        """Take an epoch's steps, or those left of it."""
+        self.model.train()
+        total, every = len(self.train), self.settings.accumulate
+        task = self.bar.add_task(self._title(), total=total, completed=self.batch)
+        for index, batch in enumerate(streams.rest_of(self.train, self.batch, self.at), start=self.batch):
+            last = index + 1 == total
+            step = last or (index + 1) % every == 0
+            group = min(every, total - index // every * every)
+            with self.fabric.no_backward_sync(self.network, enabled=not step):
+                self.fabric.backward(self._loss(batch, index) / group)
+            if step:
+                self._step()
+                self.batch = index + 1
+                if not last:
+                    self._save_if_due()
+            self.bar.advance(task)
+        self.bar.remove_task(task)
+
+    def _loss(self, batch: Any, index: int) -> Tensor:
+        """Score one batch, augmented."""
+        image, mask = streams.put(batch, self.train, self.model, "train", self.fabric.device)
+        changed = self._augment(image, mask)
+        loss, logits = self._score(self.network, *changed)
+        if not torch.isfinite(loss):
+            raise BadInput(self._not_finite(loss.item(), image, index))
+        self.sums.add(loss, logits, changed[1], self.model.spec.threshold)
+        return loss
+
+    def _augment(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        augment, model = self.settings.augment, self.model
+        if augment is None:
+            return image, mask
+        whole = isinstance(model, TileClassifier)
+        moved = mask.expand(-1, *image.shape[-2:]) if whole else mask
+        image, moved = augment(image, moved, generator=self.generator, mean=model.mean, std=model.std)
+        return image, mask if whole else moved
+
+    def _score(self, network: Any, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Give the loss of a batch and its logits."""
+        outputs = network.outputs(image.contiguous(memory_format=torch.channels_last))
+        return losses.supervise(self.loss, outputs, mask), outputs[0]
+
+    def _step(self) -> None:
+        if self.settings.clip is not None:
+            self.fabric.clip_gradients(self.network, self.stepper, max_norm=self.settings.clip)
+        self.stepper.step()
+        self.optimizer.zero_grad()
+        if self.schedule is not None and not isinstance(self.schedule, ReduceLROnPlateau):
+            self.schedule.step()
+
+    def _validate(self) -> Sums:
+        """Sum the scores of the validation tiles; the bare model does, as ranks may have different numbers of them."""
+        sums = Sums()
+        if self.valid is None:
+            return sums
+        self.model.eval()
+        task = self.bar.add_task(f"{self._title()}, judging", total=len(self.valid))
+        with torch.inference_mode(), self.fabric.autocast():
+            for batch in self.valid:
+                image, mask = streams.put(batch, self.valid, self.model, "valid", self.fabric.device)
+                sums.add(*self._score(self.model, image, mask), mask, self.model.spec.threshold)
+                self.bar.advance(task)
+        self.bar.remove_task(task)
+        return sums
+
+    def _judge(self, train: Sums, valid: Sums) -> float:
+        """Write the epoch down; give the number it is judged by."""
+        judge = train if self.valid is None else valid
+        row = {
+            "epoch": self.epoch,
+            "train": train.loss,
+            "valid": valid.loss if valid.tiles else None,
+            **judge.scores,
+            "rate": self.optimizer.param_groups[0]["lr"],
+            "seconds": perf_counter() - self.begun,
+        }
+        tiles = {"train_tiles": train.tiles, "valid_tiles": valid.tiles}
+        return self.keeper.see(row, self.model, judge.spread, tiles)
+
+    def _title(self) -> str:
+        last = self.keeper.history[-1] if self.keeper.history else None
+        told = f", f1 {last['f1']:.3f}" if last else ""
+        return f"epoch {self.epoch} of {self.settings.epochs}{told}"
+
+    def _not_finite(self, loss: float, image: Tensor, index: int) -> str:
+        values = image[~torch.isnan(image)]
+        reach = f"values from {values.min():.3g} to {values.max():.3g}" if len(values) else "no values"
+        where = f"{loss} in epoch {self.epoch}, batch {index}{streams.tiles_of(self.train, index)}, with {reach}"
+        do = "Declare a nodata value that is not declared, normalise with mean and std, or lower lr"
+        return sentence("the training loss", "be finite", where, do)
+
+    def _save_if_due(self) -> None:
+        """Save if it is time; the first rank's clock says so for all."""
+        if self.saving.folder is None:
+            return
+        if self.fabric.broadcast(perf_counter() - self.saving.at >= self.saving.seconds):
+            self.seconds = perf_counter() - self.begun
+            self._save()
+
+    def _save(self) -> None:
+        """Lay down the state, each rank's own part too."""
+        if self.saving.folder is None:
+            return
+        every = ranks.gather(self._own_state())
+        if self.fabric.is_global_zero:
+            checkpoints.write(self.saving.folder, {**self.saving.facts, "run": self._state(), "ranks": every})
+        self.saving.at = perf_counter()
+
+    def _state(self) -> dict[str, Any]:
+        """Give what is the same on all ranks."""
+        return {
+            **{name: getattr(self, name) for name in ("epoch", "batch", "seconds", "done")},
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule and self.schedule.state_dict(),
+            "precision": self.fabric.strategy.precision.state_dict(),
+            "keeper": self.keeper.state_dict(),
+        }
+
+    def _own_state(self) -> dict[str, Any]:
+        """Give what is this rank's own."""
+        return {
+            "random": ranks.random_state(self.fabric.device),
+            "generator": self.generator.get_state(),
+            "sums": self.sums.state_dict(),
+            "train": streams.state_of(self.train),
+            "valid": streams.state_of(self.valid),
+        }
+
+    def load(self, held: dict[str, Any]) -> None:
+        """Go back to a state that was laid down."""
+        run, own = held["run"], held["ranks"][self.fabric.global_rank]
+        for name in ("epoch", "batch", "seconds", "done"):
+            setattr(self, name, run[name])
+        self.model.load_state_dict(run["model"])
+        self.optimizer.load_state_dict(run["optimizer"])
+        if self.schedule is not None:
+            self.schedule.load_state_dict(run["schedule"])
+        self.fabric.strategy.precision.load_state_dict(run["precision"])
+        self.keeper.load_state_dict(run["keeper"])
+        ranks.set_random_state(own["random"], self.fabric.device)
+        self.generator.set_state(own["generator"])
+        self.sums, self.at = Sums(**own["sums"]).to(self.fabric.device), own["train"]
+        streams.begin_at(self.train, own["train"])
+        streams.begin_at(self.valid, own["valid"])
