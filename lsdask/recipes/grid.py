@@ -1,0 +1,313 @@
+"""Experiments: many runs that share their preparation, each made once, in its own folder, by any number of workers.
+
+An experiment is a list of steps (``Step``). A step is a function with its arguments; what it needs from others it finds
+in their folders. Steps that no other needs are the *runs*: what they give becomes the experiment's table.
+
+A step works in ``NAME.partial``, which gets its name when all is in it; so a run that is killed costs what was in
+flight, and a step that goes on with what it finds there loses less. Running again does what is not done.
+"""
+
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import pandas as pd
+from filelock import FileLock, Timeout
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from lsdask.errors import BadInput, OtherPlan, Unfinished, sentence
+from lsdask.recipes.steps import Step, blame, failures, fingerprints, in_order, is_done, partial_of, perform, record
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+
+@dataclass(frozen=True)
+class Report:
+    """What ``run`` did.
+
+    Attributes
+    ----------
+    out : Path
+        The experiment.
+    steps : int
+        Those asked for, with what they need.
+    done, skipped : int
+        Those done now, and those done before.
+    failed : dict
+        From the names of steps that failed, now or before, to why.
+    waiting : tuple of str
+        Steps that could not begin, as one that they need has failed.
+    seconds : float
+    """
+
+    out: Path
+    steps: int
+    done: int
+    skipped: int
+    failed: dict[str, str]
+    waiting: tuple[str, ...]
+    seconds: float
+
+    def check(self) -> Self:
+        """Give the report back, or raise Unfinished naming the failed steps."""
+        if self.failed or self.waiting:
+            raise Unfinished(str(self))
+        return self
+
+    def __str__(self) -> str:
+        text = f"{self.out}: {self.done} of {self.steps} steps in {self.seconds:.1f} s"
+        text += f", {self.skipped} done before" if self.skipped else ""
+        if not self.failed:
+            return text + "."
+        named = "; ".join(f"{name}: {why}" for name, why in list(self.failed.items())[:5])
+        more = f"; and {len(self.failed) - 5} more" if len(self.failed) > 5 else ""
+        waiting = f", {len(self.waiting)} wait for them" if self.waiting else ""
+        return f"{text}. {len(self.failed)} failed{waiting} ({named}{more}). Run again with retry to do them."
+
+
+def run(
+    steps: Sequence[Step],
+    out: str | Path,
+    *,
+    client: "Client | None" = None,
+    only: str | Sequence[str] | None = None,
+    retry: bool = False,
+    resources: Mapping[str, float] | None = None,
+    progress: bool = True,
+) -> Report:
+    """Do the steps of an experiment that are not done yet.
+
+    Parameters
+    ----------
+    steps : sequence of Step
+    out : path
+        The folder of the experiment, on a disk that all workers see.
+    client : distributed.Client, optional
+        Where steps run, as many at once as there is room; default one after the other in this process.
+    only : str or sequence of str, optional
+        Patterns of names, such as ``"runs/unet-*"``: do those, and what they need.
+    retry : bool
+        Also do those that failed before.
+    resources : mapping, optional
+        What each step takes of a worker, such as ``{"GPU": 1}``, where workers declare it.
+    progress : bool
+        Show what runs, in a terminal.
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    BadInput
+        If two steps share a name, need each other or what is no step, or ``only`` fits none.
+    OtherPlan
+        If ``out`` holds a step of that name that was something else, or another process runs this experiment.
+    """
+    begun, out = time.perf_counter(), Path(out)
+    prints = fingerprints(steps)
+    wanted = _wanted(steps, only)
+    out.mkdir(parents=True, exist_ok=True)
+    with _taken(out):
+        finished = {step.name for step in wanted if is_done(out, step, prints[step.name])}
+        skipped, failed = len(finished), {} if retry else failures(out, wanted)
+        to_do = [step for step in wanted if step.name not in finished and step.name not in failed]
+        pool = _Here(out, prints) if client is None else _There(client, resources, out, prints)
+        with _Shown(len(wanted), skipped, shown=progress) as shown:
+            for name, why in _in_turn(to_do, finished, pool, shown):
+                if why is None:
+                    finished.add(name)
+                else:
+                    failed[name] = why
+                shown.end(name, len(failed))
+    waiting = tuple(step.name for step in wanted if step.name not in finished and step.name not in failed)
+    return Report(out, len(wanted), len(finished) - skipped, skipped, failed, waiting, time.perf_counter() - begun)
+
+
+def status(steps: Sequence[Step], out: str | Path) -> pd.DataFrame:
+    """Say how far an experiment is.
+
+    Returns
+    -------
+    DataFrame
+        One row a step: ``name``; ``state``: done, failed, begun or waiting; ``seconds`` of those done; ``why`` of
+        those failed.
+
+    Raises
+    ------
+    BadInput, OtherPlan
+        As ``run`` does.
+    """
+    out, prints = Path(out), fingerprints(steps)
+    failed = failures(out, steps)
+    rows = []
+    for step in steps:
+        done = is_done(out, step, prints[step.name])
+        begun = "begun" if partial_of(out, step.name).exists() else "waiting"
+        state = "done" if done else "failed" if step.name in failed else begun
+        seconds = record(out, step.name)["seconds"] if done else None
+        rows.append((step.name, state, seconds, failed.get(step.name) if state == "failed" else None))
+    return pd.DataFrame(rows, columns=["name", "state", "seconds", "why"])
+
+
+def results(steps: Sequence[Step], out: str | Path) -> pd.DataFrame:
+    """Give what the finished runs gave: the steps that no other needs.
+
+    Returns
+    -------
+    DataFrame
+        One row a run, in the order of ``steps``: ``name``, its spec, its result, ``seconds``. A result replaces a
+        part of the spec of the same name.
+
+    Raises
+    ------
+    BadInput, OtherPlan
+        As ``run`` does.
+    """
+    prints, out = fingerprints(steps), Path(out)
+    needed = {name for step in steps for name in step.needs.values()}
+    runs = [step for step in steps if step.name not in needed and is_done(out, step, prints[step.name])]
+    rows = []
+    for step in runs:
+        held = record(out, step.name)
+        rows.append({"name": step.name, **held["spec"], **held["result"], "seconds": held["seconds"]})
+    return pd.DataFrame(rows)
+
+
+# What is to be done
+
+
+def _wanted(steps: Sequence[Step], only: str | Sequence[str] | None) -> list[Step]:
+    """Give the steps that fit a pattern and all that they need, in an order in which they can be done."""
+    ordered = in_order(steps)
+    if only is None:
+        return ordered
+    patterns = [only] if isinstance(only, str) else list(only)
+    names = {step.name for step in steps if any(fnmatchcase(step.name, pattern) for pattern in patterns)}
+    if not names:
+        raise BadInput(sentence("only", "fit the name of a step", f"only={patterns}", f"One is {steps[0].name}"))
+    for step in reversed(ordered):
+        if step.name in names:
+            names.update(step.needs.values())
+    return [step for step in ordered if step.name in names]
+
+
+@contextmanager
+def _taken(out: Path) -> Iterator[None]:
+    """Keep other processes from running the same experiment."""
+    lock = FileLock(out / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        do = "Wait for it to end, or pass another folder."
+        raise OtherPlan(f"{out} is being run by another process. {do}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+# Where steps run
+
+
+class _Here:
+    """Steps one after the other, in this process."""
+
+    def __init__(self, out: Path, prints: Mapping[str, str]) -> None:
+        self._out, self._prints = out, prints
+        self._begun: list[Step] = []
+
+    def submit(self, step: Step) -> None:
+        self._begun.append(step)
+
+    def room(self, running: int) -> bool:
+        return not running
+
+    def next(self) -> tuple[str, str | None]:
+        step = self._begun.pop()
+        return step.name, perform(step, self._out, self._prints[step.name])
+
+
+class _There:
+    """Steps on the workers of a cluster."""
+
+    def __init__(
+        self, client: "Client", resources: Mapping[str, float] | None, out: Path, prints: Mapping[str, str]
+    ) -> None:
+        from distributed import as_completed
+
+        self._client, self._resources = client, dict(resources or {})
+        self._out, self._prints = out.absolute(), prints
+        self._ended: Any = as_completed([])
+        self._steps: dict[Any, Step] = {}
+
+    def submit(self, step: Step) -> None:
+        key, work = f"{step.name}-{uuid.uuid4().hex}", (step, self._out, self._prints[step.name])
+        future = self._client.submit(perform, *work, key=key, pure=False, resources=self._resources)
+        self._steps[future] = step
+        self._ended.add(future)
+
+    def room(self, running: int) -> bool:
+        return True
+
+    def next(self) -> tuple[str, str | None]:
+        future = next(self._ended)
+        step = self._steps.pop(future)
+        try:
+            return step.name, future.result()
+        except Exception as error:  # the workers that tried it have died
+            return step.name, blame(step, self._out, error)
+
+
+def _in_turn(
+    to_do: list[Step], finished: set[str], pool: "_Here | _There", shown: "_Shown"
+) -> Iterator[tuple[str, str | None]]:
+    """Begin each step as soon as what it needs is finished; give the names of those that end, and why they failed."""
+    waiting, running = list(to_do), 0
+    while True:
+        for step in list(waiting):
+            if pool.room(running) and finished.issuperset(step.needs.values()):
+                waiting.remove(step)
+                pool.submit(step)
+                shown.begin(step.name)
+                running += 1
+        if not running:
+            return
+        yield pool.next()
+        running -= 1
+
+
+class _Shown:
+    """A bar of all steps, and below it a line for each that runs."""
+
+    def __init__(self, total: int, done: int, *, shown: bool) -> None:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        self._progress = Progress(*columns, disable=not shown)
+        self._all = self._progress.add_task("steps", total=total, completed=done, note="")
+        self._lines: dict[str, Any] = {}
+
+    def begin(self, name: str) -> None:
+        self._lines[name] = self._progress.add_task(f"  {name}", total=None, note="")
+
+    def end(self, name: str, failed: int) -> None:
+        self._progress.remove_task(self._lines.pop(name))
+        self._progress.update(self._all, advance=1, note=f"[red]{failed} failed[/red]" if failed else "")
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.stop()
