@@ -9,6 +9,7 @@ computing, and 2**32 and more for one done whose stored objects have the checksu
 bytes, as earlier versions wrote, holds 0, 1 and 2.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +22,8 @@ from lsdask.errors import BadInput, OtherPlan, sentence
 
 NAME = "ledger"
 PLAN = "lsdask_plan"
+CALL = "lsdask_call"
+VARIABLES = "lsdask_variables"
 TO_DO, DONE, VOID, CHECKED = 0, 1, 2, 2**32
 CHUNK = 64
 """Tiles of a chunk of the ledger, on each axis."""
@@ -39,6 +42,8 @@ class Ledger:
         self._target, self._stored = target, stored
         self._changed: set[tuple[int, int]] = set()
         self.entries: np.ndarray = np.asarray(stored[:]).astype("uint64")
+        group, names = store.group(target), stored.attrs.get(VARIABLES, [])
+        self._variables: list[zarr.Array] = [group[name] for name in names]  # type: ignore
 
     @property
     def done(self) -> np.ndarray:
@@ -59,13 +64,16 @@ class Ledger:
         """Remember that a tile must be computed again; ``flush`` makes it last."""
         self._set(place, TO_DO)
 
-    def skip(self, void: np.ndarray) -> None:
-        """Mark the tiles to do that are void, (rows, columns) bool, and make it last."""
-        skipped = void & ~self.done
-        if skipped.any():
-            self.entries[skipped] = VOID
-            with store.told(self._target):
-                self._stored[:] = self.entries.astype(self._stored.dtype)
+    def skip(self, place: tuple[int, int]) -> None:
+        """Remove what is stored of a void tile, so that it reads as no data; ``flush`` makes it last."""
+        for key in self.keys(place):
+            store.remove(self._target, key)
+        self._set(place, VOID)
+
+    def keys(self, place: tuple[int, int]) -> list[str]:
+        """Give the keys of the objects of a tile; none if the ledger is of an earlier version."""
+        leads = ((array, (0,) * (array.ndim - 2)) for array in self._variables)
+        return [f"{array.path}/{array.metadata.encode_chunk_key((*lead, *place))}" for array, lead in leads]
 
     def flush(self) -> None:
         """Write what changed to the store: whole chunks, so one object a write."""
@@ -81,8 +89,15 @@ class Ledger:
         self._changed.add((place[0] // CHUNK, place[1] // CHUNK))
 
 
-def start(target: store.Place, count: tuple[int, int], plan: dict[str, Any]) -> None:
-    """Write plan and an empty ledger into a new target.
+def start(
+    target: store.Place,
+    count: tuple[int, int],
+    plan: dict[str, Any],
+    *,
+    void: np.ndarray | None = None,
+    call: Mapping[str, Any] | None = None,
+) -> None:
+    """Write plan and ledger into a new target.
 
     Parameters
     ----------
@@ -92,17 +107,31 @@ def start(target: store.Place, count: tuple[int, int], plan: dict[str, Any]) -> 
         Tiles, (rows, columns).
     plan : dict
         What the run is; JSON.
+    void : (rows, columns) bool array, optional
+        Tiles that need no computing.
+    call : mapping, optional
+        How to call the run again, which is not part of what it is; JSON.
     """
     with store.told(target):
-        store.group(target, write=True).create_array(
+        group = store.group(target, write=True)
+        variables = [name for name, array in group.arrays() if _shards(array) == count]
+        entries = group.create_array(
             NAME,
             shape=count,
             dtype="uint64",
             chunks=(CHUNK, CHUNK),
             fill_value=TO_DO,
             dimension_names=("tile_y", "tile_x"),
-            attributes={PLAN: plan},
+            attributes={PLAN: plan, CALL: dict(call or {}), VARIABLES: sorted(variables)},
         )
+        if void is not None and void.any():
+            entries[:] = np.where(void, VOID, TO_DO).astype(entries.dtype)
+
+
+def _shards(array: zarr.Array) -> tuple[int, ...]:
+    """Count the stored objects on the last two axes of an array, on none if it has fewer."""
+    sides = (array.shards or array.chunks)[-2:]
+    return tuple(-(-size // side) for size, side in zip(array.shape[-2:], sides)) if array.ndim > 1 else ()
 
 
 def check(target: str | Path, plan: dict[str, Any]) -> None:
@@ -137,6 +166,19 @@ def plan_of(target: str | Path) -> dict[str, Any]:
             do = "Pass another target"
             raise BadInput(sentence("target", "be new or hold a run to go on with", f"target={target}", do))
         return dict(group[NAME].attrs[PLAN])  # type: ignore[arg-type]
+
+
+def call_of(target: str | Path) -> dict[str, Any]:
+    """Give how to call the run of a target again: nothing if it did not say or is of an earlier version.
+
+    Raises
+    ------
+    BadInput
+        If the target was not made by a run.
+    """
+    plan_of(target)
+    with store.told(target):
+        return dict(store.group(target)[NAME].attrs.get(CALL, {}))  # type: ignore[arg-type]
 
 
 def read(target: str | Path) -> Ledger:

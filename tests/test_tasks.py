@@ -64,7 +64,7 @@ def test_every_tile_is_written_once(tmp_path: Path) -> None:
     report = run(target, kernel=Numbers(str(target), log=str(tmp_path / "log")))
     assert (store.open(target)[0].values == expected((50, 70), 16)).all()
     assert (report.tiles, report.done, report.skipped, report.failed) == (20, 20, 0, ())
-    assert report.metrics == {"tiles": 20.0}
+    assert report.metrics == {"tiles": 20.0, "stored_bytes": 0.0}
     lines = (tmp_path / "log").read_text().splitlines()
     assert len(lines) == len(set(lines)) == 20
     again = run(target)

@@ -5,7 +5,7 @@ A store is a Zarr v3 group that plain ``xarray.open_zarr`` opens: one image vari
 objects, and a shard is always written whole by one writer.
 """
 
-from lsdask.store.checksums import checksum, fold, noting, remove
+from lsdask.store.checksums import Stored, examine, fold, noting, remove
 from lsdask.store.leases import Lease
 from lsdask.store.making import ID, create, making, rename, write
 from lsdask.store.places import Place, exists, group, is_local, objects, text, told
@@ -20,9 +20,10 @@ __all__ = [
     "Lease",
     "Place",
     "Reader",
+    "Stored",
     "array",
-    "checksum",
     "create",
+    "examine",
     "exists",
     "fingerprint",
     "fold",

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Self
+from typing import NamedTuple, Self
 
 import zarr
 from zarr.abc.store import Store
@@ -20,19 +20,29 @@ from zarr.storage import StorePath, WrapperStore
 from lsdask.store import places
 from lsdask.store.places import Place
 
-_noted: ContextVar[dict[str, int] | None] = ContextVar("noted", default=None)
+
+class Stored(NamedTuple):
+    """A stored object: the CRC-32 and the number of its bytes; both 0 if there is none."""
+
+    checksum: int
+    size: int
+
+
+NOTHING = Stored(0, 0)
+
+_noted: ContextVar[dict[str, Stored] | None] = ContextVar("noted", default=None)
 
 
 @contextmanager
-def noting() -> Iterator[dict[str, int]]:
-    """Collect the checksum of each object that ``put`` writes in this block, in this thread.
+def noting() -> Iterator[dict[str, Stored]]:
+    """Collect what ``put`` writes in this block, in this thread.
 
     Yields
     ------
     dict
-        From the key of an object in its store to its checksum, 0 if all its pixels are void and nothing is stored.
+        From the key of an object in its store to what was stored: nothing if all its pixels are void.
     """
-    noted: dict[str, int] = {}
+    noted: dict[str, Stored] = {}
     token = _noted.set(noted)
     try:
         yield noted
@@ -52,7 +62,7 @@ def noted(array: zarr.Array) -> zarr.Array:
 class _Noting(WrapperStore[Store]):
     """A store that notes the checksum of each object written to it."""
 
-    def __init__(self, store: Store, notes: dict[str, int]) -> None:
+    def __init__(self, store: Store, notes: dict[str, Stored]) -> None:
         super().__init__(store)
         self._notes = notes
 
@@ -60,24 +70,24 @@ class _Noting(WrapperStore[Store]):
         return type(self)(store, self._notes)
 
     async def set(self, key: str, value: Buffer) -> None:
-        self._notes[key] = _crc(value)
+        self._notes[key] = _stored(value)
         await super().set(key, value)
 
     def set_sync(self, key: str, value: Buffer) -> None:
-        self._notes[key] = _crc(value)
+        self._notes[key] = _stored(value)
         super().set_sync(key, value)
 
     async def delete(self, key: str) -> None:
-        self._notes[key] = 0
+        self._notes[key] = NOTHING
         await super().delete(key)
 
     def delete_sync(self, key: str) -> None:
-        self._notes[key] = 0
+        self._notes[key] = NOTHING
         super().delete_sync(key)
 
 
-def checksum(path: Place, key: str) -> int:
-    """Read an object and give its checksum, 0 if there is none.
+def examine(path: Place, key: str) -> Stored:
+    """Read an object and say what it is.
 
     Parameters
     ----------
@@ -93,7 +103,7 @@ def checksum(path: Place, key: str) -> int:
     """
     with places.told(path):
         held = sync((places.group(path).store_path / key).get(default_buffer_prototype()))
-        return 0 if held is None else _crc(held)
+        return NOTHING if held is None else _stored(held)
 
 
 def remove(path: Place, key: str) -> None:
@@ -102,16 +112,25 @@ def remove(path: Place, key: str) -> None:
         sync((places.group(path, write=True).store_path / key).delete())
 
 
-def fold(notes: Mapping[str, int]) -> int:
+def fold(objects: Mapping[str, Stored]) -> int:
     """Make one checksum of those of several objects, whatever their order.
+
+    Parameters
+    ----------
+    objects : mapping
+        From their keys.
+
+    Returns
+    -------
+    int below 2**32
 
     Examples
     --------
-    >>> fold({"b": 2, "a": 1}) == fold({"a": 1, "b": 2}) != fold({"a": 2, "b": 1})
+    >>> fold({"b": Stored(2, 9), "a": Stored(1, 9)}) == fold({"a": Stored(1, 9), "b": Stored(2, 9)})
     True
     """
-    return zlib.crc32(b"".join(notes[key].to_bytes(4) for key in sorted(notes)))
+    return zlib.crc32(b"".join(objects[key].checksum.to_bytes(4) for key in sorted(objects)))
 
 
-def _crc(value: Buffer) -> int:
-    return zlib.crc32(value.as_buffer_like())
+def _stored(value: Buffer) -> Stored:
+    return Stored(zlib.crc32(value.as_buffer_like()), len(value))

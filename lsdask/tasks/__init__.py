@@ -6,8 +6,9 @@ submitted in a bounded window. A tile that fails never stops the others: the run
 """
 
 from lsdask.tasks.driving import FLUSH_SECONDS
+from lsdask.tasks.journal import metrics
 from lsdask.tasks.pools import Kernel, attempt
 from lsdask.tasks.reports import Failure, Place, Report
 from lsdask.tasks.running import run
 
-__all__ = ["FLUSH_SECONDS", "Failure", "Kernel", "Place", "Report", "attempt", "run"]
+__all__ = ["FLUSH_SECONDS", "Failure", "Kernel", "Place", "Report", "attempt", "metrics", "run"]

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from lsdask import ledger
-from lsdask.errors import LsdaskError
+from lsdask.errors import LsdaskError, Unfinished
+from lsdask.tasks.journal import Journal
 from lsdask.tasks.pools import Pool
 from lsdask.tasks.progress import Bar
 from lsdask.tasks.reports import Failure, Place
@@ -19,33 +20,81 @@ FLUSH_SECONDS = 0.2
 _log = logging.getLogger(__name__)
 
 
-def drive(
-    pool: Pool, to_do: Iterator[Place], book: ledger.Ledger, lock: ledger.Lock, bar: Bar
-) -> tuple[list[Failure], dict[str, float]]:
+class Tally:
+    """What has become of the tiles of a run so far: in its ledger, its journal, its bar and its sums.
+
+    Attributes
+    ----------
+    failed : list of Failure
+        The tiles that are not done.
+    metrics : dict
+        Sums of what the kernel measured.
+    """
+
+    def __init__(self, book: ledger.Ledger, journal: Journal, bar: Bar) -> None:
+        self.failed: list[Failure] = []
+        self.metrics: dict[str, float] = {}
+        self._book, self._journal, self._bar = book, journal, bar
+        self._flushed = time.monotonic()
+
+    def record(self, place: Place, future: Any) -> None:
+        """Mark a tile as done and add up its metrics, or say why it is not done."""
+        try:
+            outcome = future.result()
+        except (Exception, CancelledError) as error:
+            _log.info("tile %s failed", place, exc_info=error)
+            why = str(error) if isinstance(error, LsdaskError) else f"{type(error).__name__}: {error}"
+            self.failed.append(Failure(place, why))
+            self._journal.failed(place, why)
+        else:
+            self._book.mark(place, outcome.checksum)
+            self._journal.done(place, outcome)
+            for name, value in {**outcome.measured, "stored_bytes": outcome.size}.items():
+                self.metrics[name] = self.metrics.get(name, 0.0) + value
+        self._bar.step(len(self.failed), self.metrics)
+
+    def flush(self) -> None:
+        """Make it last, now and then; what cannot be written yet, as on a full disk, is written later."""
+        if time.monotonic() - self._flushed >= FLUSH_SECONDS:
+            try:
+                self._book.flush()
+            except OSError as error:
+                _log.warning("The ledger cannot be written just now: %s", error)
+            self._journal.flush()
+            self._flushed = time.monotonic()
+
+    def close(self) -> None:
+        """Make all of it last.
+
+        Raises
+        ------
+        Unfinished
+            If the ledger cannot be written.
+        """
+        self._journal.flush(last=True)
+        try:
+            self._book.flush()
+        except OSError as error:
+            do = "The last tiles will be computed again. Make room, then run again"
+            raise Unfinished(f"The ledger cannot be written: {type(error).__name__}: {error}. {do}.") from error
+
+
+def drive(pool: Pool, to_do: Iterator[Place], tally: Tally, lock: ledger.Lock) -> None:
     """Keep the window full until every tile has ended; record each as it ends."""
     running = 0
-    failed: list[Failure] = []
-    metrics: dict[str, float] = {}
-    flushed = time.monotonic()
-    with bar:
-        try:
-            running += _fill(pool, to_do, running)
-            while running:
-                lock.check()
-                ended = _next(pool, FLUSH_SECONDS)
-                if ended is not None:
-                    running -= 1
-                    why = _record(*ended, book, metrics)
-                    if why is not None:
-                        failed.append(Failure(ended[0], why))
-                    bar.step(len(failed))
-                    running += _fill(pool, to_do, running)
-                if time.monotonic() - flushed >= FLUSH_SECONDS:
-                    book.flush()
-                    flushed = time.monotonic()
-        finally:
-            book.flush()
-    return failed, metrics
+    try:
+        running += _fill(pool, to_do, running)
+        while running:
+            lock.check()
+            pool.check()
+            ended = _next(pool, FLUSH_SECONDS)
+            if ended is not None:
+                running -= 1
+                tally.record(*ended)
+                running += _fill(pool, to_do, running)
+            tally.flush()
+    finally:
+        tally.close()
 
 
 def _fill(pool: Pool, waiting: Iterator[Place], running: int) -> int:
@@ -66,16 +115,3 @@ def _next(pool: Pool, seconds: float) -> tuple[Place, Any] | None:
         return pool.ended.get(timeout=seconds)
     except queue.Empty:
         return None
-
-
-def _record(place: Place, future: Any, book: ledger.Ledger, metrics: dict[str, float]) -> str | None:
-    """Mark a tile as done and add up its metrics, or say why it is not done."""
-    try:
-        measured = future.result()
-    except (Exception, CancelledError) as error:
-        _log.info("tile %s failed", place, exc_info=error)
-        return str(error) if isinstance(error, LsdaskError) else f"{type(error).__name__}: {error}"
-    book.mark(place)
-    for name, value in measured.items():
-        metrics[name] = metrics.get(name, 0.0) + value
-    return None

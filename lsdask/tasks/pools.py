@@ -2,6 +2,7 @@
 
 import os
 import queue
+import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from lsdask import store, tiling
+from lsdask.errors import Unfinished
 from lsdask.tasks.reports import Place
 
 if TYPE_CHECKING:
@@ -28,19 +30,56 @@ class Pool(Protocol):
 
     def submit(self, place: Place) -> None: ...
 
-    def window(self) -> int: ...
+    def window(self) -> int:
+        """Say how many tiles may be in flight."""
+
+    def check(self) -> None:
+        """Raise Unfinished if it is gone."""
 
 
-def attempt(kernel: Kernel, tile: tiling.Tile, retries: int) -> Mapping[str, float]:
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a tile.
+
+    Attributes
+    ----------
+    measured : mapping
+        What the kernel measured.
+    checksum : int or None
+        Of the objects that the kernel put; None if it put none.
+    size : int
+        Their bytes.
+    seconds : float
+        How long it took, all attempts together.
+    tried : int
+        How often it was tried.
+    worker : str
+        Where.
+    """
+
+    measured: Mapping[str, float]
+    checksum: int | None
+    size: int
+    seconds: float
+    tried: int
+    worker: str
+
+
+def attempt(kernel: Kernel, tile: tiling.Tile, retries: int, worker: str = "") -> Outcome:
     """Run a kernel on a tile, trying again after an OSError with back-off (0.1, 0.4, 1.6 ... s)."""
-    for tried in range(retries):
+    begun, tried = time.perf_counter(), 1
+    while True:
         try:
-            with store.told():
-                return kernel(tile)
+            with store.told(), store.noting() as objects:
+                measured = kernel(tile)
+            break
         except OSError:
-            time.sleep(0.1 * 4**tried)
-    with store.told():
-        return kernel(tile)
+            if tried > retries:
+                raise
+            time.sleep(0.1 * 4 ** (tried - 1))
+            tried += 1
+    checksum, size = store.fold(objects) if objects else None, sum(one.size for one in objects.values())
+    return Outcome(measured, checksum, size, time.perf_counter() - begun, tried, worker)
 
 
 def pool(
@@ -60,11 +99,17 @@ class _ThreadPool:
         self._kernel, self._grid, self._workers, self._retries = kernel, grid, workers, retries
 
     def submit(self, place: Place) -> None:
-        future = self._executor.submit(attempt, self._kernel, self._grid[place], self._retries)
+        future = self._executor.submit(self._attempt, place)
         future.add_done_callback(lambda ended: self.ended.put((place, ended)))
+
+    def _attempt(self, place: Place) -> Outcome:
+        return attempt(self._kernel, self._grid[place], self._retries, threading.current_thread().name)
 
     def window(self) -> int:
         return 2 * self._workers
+
+    def check(self) -> None:
+        """Threads are there as long as their process."""
 
     def __enter__(self) -> Self:
         return self
@@ -101,6 +146,13 @@ class _ClusterPool:
             self._counted = time.monotonic()
         return self._window
 
+    def check(self) -> None:
+        if self._client.status not in ("running", "connecting"):
+            do = "Start a cluster and run again with its client: what is done stays done"
+            raise Unfinished(
+                f"The Dask scheduler does not answer any more (the client is {self._client.status}). {do}."
+            )
+
     def __enter__(self) -> Self:
         from distributed import WorkerPlugin
 
@@ -130,8 +182,9 @@ class _Work:
     retries: int
 
 
-def _on_worker(name: str, place: Place) -> Mapping[str, float]:
+def _on_worker(name: str, place: Place) -> Outcome:
     from distributed import get_worker
 
-    work: _Work = get_worker().plugins[name].work  # type: ignore[attr-defined]
-    return attempt(work.kernel, work.grid[place], work.retries)
+    worker = get_worker()
+    work: _Work = worker.plugins[name].work  # type: ignore[attr-defined]
+    return attempt(work.kernel, work.grid[place], work.retries, str(worker.name))

@@ -1,6 +1,8 @@
 """The bar that a long run shows."""
 
 import threading
+import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
@@ -12,6 +14,20 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+
+def rate(pixels: float, seconds: float) -> str:
+    """Say how fast pixels are done; nothing if none are.
+
+    Examples
+    --------
+    >>> rate(3.2e6, 2.0)
+    '1.6 Mpx/s'
+    """
+    speed = pixels / max(seconds, 1e-6)
+    if not pixels:
+        return ""
+    return f"{speed / 1e6:.3g} Mpx/s" if speed >= 1e6 else f"{speed:,.0f} px/s"
 
 
 class Bar:
@@ -30,13 +46,17 @@ class Bar:
         self._task = self._progress.add_task(label, total=total, completed=done, note="")
         self._timer = threading.Timer(2.0, self._progress.start)
         self._timer.daemon = True
+        self._begun = time.monotonic()
 
-    def step(self, failed: int) -> None:
-        note = f"[red]{failed} failed[/red]" if failed else ""
+    def step(self, failed: int, metrics: Mapping[str, float]) -> None:
+        """Count a tile that has ended; say how fast pixels are done and how many tiles are not."""
+        speed = rate(metrics.get("pixels", 0.0), time.monotonic() - self._begun)
+        note = speed + (f" [red]{failed} failed[/red]" if failed else "")
         self._progress.update(self._task, advance=1, note=note)
 
     def __enter__(self) -> Self:
         self._timer.start()
+        self._begun = time.monotonic()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:

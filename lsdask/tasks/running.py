@@ -1,21 +1,21 @@
 """One run: its target made or taken, its tiles driven, its report."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from itertools import product
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
-from lsdask import ledger, store, tiling
+from lsdask import store, tiling
 from lsdask.errors import BadInput, sentence
-from lsdask.tasks.driving import drive
+from lsdask.tasks.driving import Tally, drive
+from lsdask.tasks.journal import Journal
 from lsdask.tasks.pools import Kernel, pool
 from lsdask.tasks.progress import Bar
 from lsdask.tasks.reports import Failure, Place, Report
+from lsdask.tasks.targets import Target, transaction
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -37,6 +37,7 @@ def run(
     label: str = "tiles",
     beside: Callable[[store.Place], None] | None = None,
     void: np.ndarray | None = None,
+    call: Mapping[str, Any] | None = None,
 ) -> Report:
     """Run a kernel over every tile of a target that is not done yet.
 
@@ -71,6 +72,8 @@ def run(
         Makes what else a new target holds, given its place.
     void : (rows, columns) bool array, optional
         Tiles that need no computing, as what is not written reads as no data: done without a task.
+    call : mapping, optional
+        How to call this run again, which is not part of what it is; JSON, kept in a new target.
 
     Returns
     -------
@@ -91,84 +94,27 @@ def run(
         got = f"{void.dtype} {void.shape}"
         raise BadInput(sentence("void", f"be one bool a tile, {grid.count}", got))
     whole_plan = {**(plan or {}), "tile": tile, "halo": halo, "chunk": chunk}
-    with _transaction(target, client, label), _taken(target, template, grid, chunk, whole_plan, beside) as lock:
-        for part in product(*(range(-(-count // ledger.CHUNK)) for count in grid.count)):
-            store.sweep(target, f"{ledger.NAME}/c/{part[0]}/{part[1]}")
-        book = ledger.read(target)
-        if void is not None:
-            book.skip(void)
+    wanted = Target(target, template, grid, chunk, whole_plan, beside, void, call)
+    with transaction(target, client, label), wanted.taken() as lock:
+        book = wanted.open()
         held, voids = book.done, int(book.void.sum())
         skipped = int(held.sum()) - voids
         to_do = (place for place in grid.places() if not held[place])
-        with pool(kernel, grid, client, workers, retries, label) as where:
-            failed, metrics = drive(where, to_do, book, lock, Bar(label, len(grid), skipped + voids, shown=progress))
+        with Bar(label, len(grid), skipped + voids, shown=progress) as bar:
+            tally = Tally(book, Journal(target), bar)
+            with pool(kernel, grid, client, workers, retries, label) as where:
+                drive(where, to_do, tally, lock)
     return Report(
         target=target,
         tiles=len(grid),
-        done=len(grid) - skipped - voids - len(failed),
+        done=len(grid) - skipped - voids - len(tally.failed),
         skipped=skipped,
-        failed=tuple(sorted(failed, key=_place)),
+        failed=tuple(sorted(tally.failed, key=_place)),
         seconds=time.perf_counter() - begun,
-        metrics=metrics,
+        metrics=tally.metrics,
         void=voids,
     )
 
 
 def _place(failure: Failure) -> Place:
     return failure.place
-
-
-# The target
-
-
-@contextmanager
-def _transaction(target: str, client: "Client | None", label: str) -> Iterator[None]:
-    """Open the transaction that a repository needs; nothing elsewhere."""
-    if not store.is_repository(target):
-        yield
-        return
-    if client is not None:
-        do = "Leave client out, so that threads of this process write it, or write an s3:// or gs:// store"
-        raise BadInput(sentence("client", "be None where the target is a repository", f"target={target}", do))
-    with store.told(target), store.session(target, f"lsdask {label}"):
-        yield
-
-
-@contextmanager
-def _taken(
-    target: str,
-    template: xr.DataArray,
-    grid: tiling.Grid,
-    chunk: int,
-    plan: dict[str, Any],
-    beside: Callable[[store.Place], None] | None,
-) -> Iterator[ledger.Lock]:
-    """Take the target for this run, made if there is nothing: locally the lock lies in it, else beside it."""
-    if store.is_local(target):
-        _prepare(target, template, grid, chunk, plan, beside)
-    lock = ledger.lock(target)
-    try:
-        if not store.is_local(target):
-            _prepare(target, template, grid, chunk, plan, beside)
-        yield lock
-    finally:
-        lock.release()
-
-
-def _prepare(
-    target: str,
-    template: xr.DataArray,
-    grid: tiling.Grid,
-    chunk: int,
-    plan: dict[str, Any],
-    beside: Callable[[store.Place], None] | None,
-) -> None:
-    """Make the target, whole before it gets its name, or check that it holds this run."""
-    if store.exists(target):
-        return ledger.check(target, plan)
-    with store.making(target) as made:
-        store.create(made, template, chunk=chunk, shard=grid.tile[0])
-        if beside is not None:
-            beside(made)
-        ledger.start(made, grid.count, plan)
-    return None
