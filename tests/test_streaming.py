@@ -3,6 +3,7 @@
 import importlib.util
 import multiprocessing
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import dask.array as da
@@ -18,7 +19,7 @@ from odc.geo.geobox import GeoBox
 
 from lsdask import sampling, schema, store, streaming
 from lsdask.errors import BadInput, Unreadable
-from lsdask.streaming import TileStream, planning, reading
+from lsdask.streaming import TileStream, holding, planning
 
 GRID = GeoBox((90, 130), Affine(10, 0, 4e5, 0, -10, 7e6), "EPSG:32723")
 
@@ -154,22 +155,17 @@ def test_a_state_of_another_stream_is_refused():
 
 
 @given(st.integers(1, 5), st.integers(1, 4), st.integers(1, 60), st.booleans(), st.booleans(), st.integers(1, 400))
-def test_ranks_and_workers_share_an_epoch(world, workers, batch_size, shuffle, drop_last, n):
+def test_ranks_and_lanes_share_an_epoch(world, lanes, batch_size, shuffle, drop_last, n):
     image = wrapped(values(), (2, 16, 16))
     tiles = sampling.grid(image, 12, overlap=0.5).head(n)
     seen, lengths = [], []
     for rank in range(world):
-        options = {"shuffle": shuffle, "drop_last": drop_last, "rank": rank, "world": world}
+        options = {"shuffle": shuffle, "drop_last": drop_last, "rank": rank, "world": world, "lanes": lanes}
         stream = TileStream(image, tiles, batch_size=batch_size, **options)
         whole = len(stream)
-        batches = 0
-        for worker in range(workers):
-            stream._worker, stream._workers = worker, workers
-            plan = stream.plan()
-            assert len(stream) == len(plan.bounds) - 1
-            batches += len(stream)
-            seen.extend(plan.order)
-        assert batches == whole
+        plans = [stream.plan(lane=lane) for lane in range(lanes)]
+        assert sum(len(plan.bounds) - 1 for plan in plans) == whole
+        seen.extend(row for plan in plans for row in plan.order)
         lengths.append(whole)
     assert len(set(seen)) == len(seen)
     assert max(lengths) - min(lengths) <= (0 if drop_last else 1)
@@ -208,16 +204,16 @@ def test_chunks_are_decoded_as_often_as_planned_and_memory_stays_within_the_plan
     stream = TileStream(image, tiles, buffer=buffer, batch_size=4, threads=1)
     plan, facts = stream.plan(), stream.explain()
     held = []
-    pool = reading.Held(plan, stream._windows)
+    pool = holding.Held(plan, stream._order.windows.places)
     for batch, reads in enumerate(np.searchsorted(plan.first, np.arange(len(stream)), "right").tolist()):
         while len(pool) < reads:
-            pool.add(stream._read(plan, len(pool)))
+            pool.add(stream._source.read(plan.reads[len(pool)].tolist()))
         kept = [*pool._reads.values(), *pool._waiting.values()]
         held.append(sum(block.image.nbytes for block in kept))
         pool.cut(batch)
     assert sum(loads.values()) / len(loads) == facts["decodes_per_chunk"]
     assert len(loads) == facts["chunks"] == 80
-    assert max(held) <= plan.peak(stream._pixel, stream._tile)
+    assert max(held) <= stream._peak(plan)
     if buffer >= 250_000:
         assert facts["decodes_per_chunk"] <= 1.1
         assert max(held) <= buffer
@@ -267,7 +263,7 @@ def test_batches_mix_tiles_of_all_cells_in_the_buffer():
     image = wrapped(values(320, 320), (2, 32, 32))
     stream = TileStream(image, sampling.grid(image, 8), batch_size=32, buffer=10 * 32 * 32 * 4 * 3 // 2)
     rows = stream.plan().order[: 32 * (len(stream) // 2)].reshape(-1, 32)
-    cells = stream._windows[rows, 0] // 32 * 10 + stream._windows[rows, 1] // 32
+    cells = stream._order.windows.places[rows, 0] // 32 * 10 + stream._order.windows.places[rows, 1] // 32
     assert np.mean([len(np.unique(batch)) for batch in cells]) > 8  # 9.7 of 10 for an even draw
 
 
@@ -285,7 +281,8 @@ def test_a_store_is_read_directly_in_its_own_chunks(stored):
     image = store.open(path)
     tiles = sampling.grid(image, 12, overlap=0.5)
     stream = TileStream(image, tiles, batch_size=7)
-    assert (stream._image.path, stream._chunk) == (str(path), (16, 16))
+    layer = stream._source.layers[0]
+    assert (layer.reader.reader.path, layer.chunk) == (str(path), (16, 16))
     assert (stream.bands, stream.nodata) == (("red", "nir"), 7)
     np.testing.assert_array_equal(joined(stream)[0], cut(array, tiles, stream.plan(0).order))
     assert stream.explain()["decodes_per_chunk"] == 1
@@ -328,7 +325,7 @@ def test_a_mix_gives_every_tile_of_its_streams_once_in_turns_that_differ_by_epoc
     first, second = ([batch.image for batch in mixed] for _ in range(2))
     for images in (first, second):
         for stream in sources():
-            mine = np.concatenate([image for image in images if image.shape[2] == stream._side[0]])
+            mine = np.concatenate([image for image in images if image.shape[2] == stream._order.windows.side[0]])
             theirs = joined(stream)[0]
             key = lambda array: sorted(tile.tobytes() for tile in array)  # noqa: E731
             assert key(mine) == key(theirs)
@@ -366,16 +363,21 @@ class Failing:
         return self.array[:, y, x]
 
 
+def fail(stream, times):
+    layer = replace(stream._source.layers[0], reader=Failing(values(), times))
+    stream._source = replace(stream._source, layers=(layer,))
+
+
 def test_a_read_that_fails_once_is_tried_again():
     stream = stream_of()
     expected = joined(stream_of())[0]
-    stream._image = Failing(values(), 1)
+    fail(stream, 1)
     np.testing.assert_array_equal(joined(stream)[0], expected)
 
 
 def test_a_read_that_fails_twice_ends_the_epoch_and_names_window_and_chunk():
     stream = stream_of()
-    stream._image = Failing(values(), 99)
+    fail(stream, 99)
     with pytest.raises(Unreadable, match=r"rows \d+ to \d+ cannot be read \(first in chunk \(2, 4\); tried twice\)"):
         list(stream)
 
@@ -495,11 +497,11 @@ def test_xbatcher_patches_can_be_cut_into_other_batches_shuffled_and_completed_a
     assert sorted(shuffled.plan().order) == list(range(9))
     whole = TileStream.from_xbatcher(generator, batch_size=4, edges=True)
     seen = np.zeros((50, 70), dtype=int)
-    for y0, x0, y1, x1 in whole._windows:
+    for y0, x0, y1, x1 in whole._order.windows.places:
         seen[y0:y1, x0:x1] += 1
     assert seen.all()
-    assert len(np.unique(whole._windows, axis=0)) == len(whole._windows) == 16
-    np.testing.assert_array_equal(whole._windows[:9], plain._windows)
+    assert len(np.unique(whole._order.windows.places, axis=0)) == len(whole._order.windows.places) == 16
+    np.testing.assert_array_equal(whole._order.windows.places[:9], plain._order.windows.places)
     with pytest.raises(BadInput, match="batch_size must be given with edges or shuffle"):
         TileStream.from_xbatcher(generator, edges=True)
 

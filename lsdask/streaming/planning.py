@@ -68,9 +68,7 @@ class Plan:
 
     def decodes(self, chunk: tuple[int, int]) -> tuple[int, int]:
         """Count the chunks that are decoded, and how many of them are different ones."""
-        first, last = self.reads[:, :2] // chunk, (self.reads[:, 2:] - 1) // chunk
-        _, chunks = sampling.touched(list(first.T), list(last.T), int(last[:, 1].max()) + 1)
-        return len(chunks), len(np.unique(chunks))
+        return decodes(self.reads, chunk)
 
     def peak(self, pixel: int, tile: int) -> int:
         """Give the most bytes held at a time, for so many bytes a pixel and a tile."""
@@ -82,6 +80,13 @@ class Plan:
         cells = _held(self.first, self.last, area * pixel, len(self.bounds))
         tiles = _held(begun[self.order[across]], batch[across], np.full(across.sum(), tile), len(self.bounds))
         return int((cells + tiles).max())
+
+
+def decodes(reads: np.ndarray, chunk: tuple[int, int]) -> tuple[int, int]:
+    """Count the chunks that windows (rows of ``reads``) decode, and how many of them are different ones."""
+    first, last = reads[:, :2] // chunk, (reads[:, 2:] - 1) // chunk
+    _, chunks = sampling.touched(list(first.T), list(last.T), int(last[:, 1].max()) + 1)
+    return len(chunks), len(np.unique(chunks))
 
 
 def touching(windows: np.ndarray, layout: Layout) -> tuple[np.ndarray, np.ndarray]:

@@ -1,104 +1,211 @@
-"""Pixels on their way from an image to batches: read, held while tiles need them, and cut ahead of time."""
+"""What a stream reads: the layers of an image and a mask, window by window."""
 
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
 
+import dask.array as da
 import numpy as np
+import xarray as xr
 
-from lsdask import store
-from lsdask.errors import Unreadable
-from lsdask.streaming.planning import Plan, overlap
+from lsdask import sampling, schema, store, terrain
+from lsdask.errors import BadInput, Unreadable, sentence
+from lsdask.streaming.holding import Batch
+from lsdask.streaming.lost import Watched, span, watched
+
+WIDEST = 2048
+"""Layers of chunks that differ are read in cells that are whole chunks of each, up to this side, in pixels."""
 
 
-class Batch(NamedTuple):
-    """Tiles that go through a model together.
+@dataclass(frozen=True)
+class Layer:
+    """A part of the image, or the mask.
 
     Attributes
     ----------
-    image : (tile, band, y, x) array, as stored
-    mask : (tile, y, x) uint8 array or None
-        1 landslide, 0 not, 255 where unknown or where the image has no data.
+    reader : Reader or Watched
+    bands : int
+    nodata : float, int or None
+    chunk : (int, int) or None
+        Sides (y, x) of what is decoded at once; None for what lies in memory.
     """
 
-    image: np.ndarray
-    mask: np.ndarray | None
+    reader: store.Reader | Watched
+    bands: int
+    nodata: float | int | None
+    chunk: tuple[int, int] | None
+
+    def read(self, y: slice, x: slice) -> np.ndarray:
+        """Read a window, once again if it fails."""
+        return read_twice(self.reader, y, x, self.chunk or (y.stop, x.stop))
 
 
-class Held:
-    """The pixels at hand: reads that tiles are still cut from, and tiles that wait for further reads."""
+@dataclass(frozen=True)
+class Source:
+    """An image of one or more layers, one after the other on the band axis, and perhaps a mask; small, to travel.
 
-    def __init__(self, plan: Plan, windows: np.ndarray) -> None:
-        self._plan, self._windows = plan, windows
-        self._side = (windows[0, 2:] - windows[0, :2]).tolist()
-        self._starts = np.searchsorted(plan.pieces[:, 0], np.arange(len(plan.reads) + 1))
-        self._home = np.full(len(windows), -1)
-        self._home[plan.pieces[:, 1]] = plan.pieces[:, 0]
-        self._home[plan.across] = -1
-        self._reads: dict[int, Batch] = {}
-        self._waiting: dict[int, Batch] = {}
-        self._arrived = 0
+    Attributes
+    ----------
+    layers : tuple of Layer
+    mask : Layer or None
+    dtype : numpy dtype
+        Of the image: the layers' own, or float32 (NaN where void) if they differ in dtype or nodata.
+    nodata : float, int or None
+    """
 
-    def __len__(self) -> int:
-        """Reads that have come."""
-        return self._arrived
+    layers: tuple[Layer, ...]
+    mask: Layer | None
+    dtype: np.dtype
+    nodata: float | int | None
 
-    def add(self, block: Batch) -> None:
-        """Take the next read, and copy its parts of tiles that lie across reads."""
-        i = self._arrived
-        self._reads[i], self._arrived = block, i + 1
-        rows = self._plan.pieces[self._starts[i] : self._starts[i + 1], 1]
-        for row in rows[self._plan.across[rows]].tolist():
-            tile = self._waiting.setdefault(row, _empty(block, (), self._side))
-            there, here = overlap(self._plan.reads[i].tolist(), self._windows[row].tolist())
-            tile.image[:, *here] = block.image[:, *there]
-            if tile.mask is not None and block.mask is not None:
-                tile.mask[here] = block.mask[there]
+    @property
+    def bands(self) -> int:
+        """Bands of all layers."""
+        return sum(layer.bands for layer in self.layers)
 
-    def cut(self, batch: int) -> Batch:
-        """Give a batch, and let go of the reads that no later batch is cut from."""
-        rows = self._plan.order[self._plan.bounds[batch] : self._plan.bounds[batch + 1]]
-        tiles = [self._tile(*place) for place in zip(rows.tolist(), self._home[rows].tolist())]
-        out = _empty(tiles[0], (len(tiles),), self._side)
-        for j, tile in enumerate(tiles):
-            out.image[j] = tile.image
-            if out.mask is not None and tile.mask is not None:
-                out.mask[j] = tile.mask
-        for i in [i for i in self._reads if self._plan.last[i] <= batch]:
-            del self._reads[i]
+    @property
+    def chunks(self) -> list[tuple[int, int]]:
+        """Sides (y, x) of the chunks of each layer that has chunks, the mask among them."""
+        layers = [*self.layers, *([] if self.mask is None else [self.mask])]
+        return [layer.chunk for layer in layers if layer.chunk is not None]
+
+    def read(self, window: Sequence[int]) -> Batch:
+        """Read a window y0, x0, y1, x1 of image and mask: (band, y, x) and (y, x).
+
+        Raises
+        ------
+        Unreadable
+            If it cannot be read twice running.
+        """
+        y, x = slice(window[0], window[2]), slice(window[1], window[3])
+        image = self._image(y, x)
+        if self.mask is None:
+            return Batch(image, None)
+        known = schema.valid_block(image, self.nodata)
+        return Batch(image, np.where(known, self.mask.read(y, x), np.uint8(schema.UNKNOWN)))
+
+    def _image(self, y: slice, x: slice) -> np.ndarray:
+        if len(self.layers) == 1:
+            return self.layers[0].read(y, x)
+        out = np.empty((self.bands, y.stop - y.start, x.stop - x.start), self.dtype)
+        ends = np.cumsum([layer.bands for layer in self.layers]).tolist()
+        for layer, end in zip(self.layers, ends):
+            values = layer.read(y, x)
+            floats = values.dtype != self.dtype or not _same(layer.nodata, self.nodata)
+            out[end - layer.bands : end] = floats_block(values, layer.nodata) if floats else values
         return out
 
-    def _tile(self, row: int, home: int) -> Batch:
-        if home < 0:
-            return self._waiting.pop(row)
-        there, _ = overlap(self._plan.reads[home].tolist(), self._windows[row].tolist())
-        block = self._reads[home]
-        return Batch(block.image[:, *there], None if block.mask is None else block.mask[there])
+
+def source_of(
+    images: Sequence[xr.DataArray], mask: xr.DataArray | None
+) -> tuple[Source, tuple[str, ...], tuple[int, int]]:
+    """Look at layers and mask.
+
+    Parameters
+    ----------
+    images : sequence of DataArray (band, y, x)
+        The first says the grid; those on another are resampled to it.
+    mask : DataArray (y, x) or None
+
+    Returns
+    -------
+    source : Source
+    bands : tuple of str
+    cell : (int, int)
+        Pixels (y, x) that are best read at once: whole chunks of all layers.
+
+    Raises
+    ------
+    BadInput
+        If a layer has other dims, a band's name comes twice, or the mask is off the grid.
+    """
+    for i, image in enumerate(images):
+        schema.check(image, schema.MOSAIC, _name(i, len(images)))
+    bands = tuple(name for image in images for name in schema.bands(image))
+    twice = sorted({name for name in bands if bands.count(name) > 1})
+    if twice:
+        do = "Name them apart: image.assign_coords(band=[...])"
+        raise BadInput(sentence("images", "have bands of different names", f"{', '.join(twice)} twice", do))
+    first = images[0]
+    _check_mask_grid(mask, first)
+    fits = [i == 0 or _on_grid(image, first, i) for i, image in enumerate(images)]
+    here = [image for image, fit in zip(images, fits) if fit]
+    cell = _cell([chunk for chunk in map(chunk_of, [*here, mask]) if chunk], sampling.shape_of(first))
+    placed = [image if fit else _resampled(image, first, cell) for image, fit in zip(images, fits)]
+    layers = tuple(layer_of(image, image.sizes["band"]) for image in placed)
+    alike = len({(image.dtype, str(schema.nodata(image))) for image in placed}) == 1
+    dtype, nodata = (first.dtype, schema.nodata(first)) if alike else (np.dtype("float32"), float("nan"))
+    return Source(layers, None if mask is None else layer_of(mask, 1), dtype, nodata), bands, cell
 
 
-def _empty(like: Batch, lead: tuple[int, ...], side: tuple[int, int]) -> Batch:
-    image = np.empty((*lead, like.image.shape[0], *side), like.image.dtype)
-    return Batch(image, None if like.mask is None else np.empty((*lead, *side), like.mask.dtype))
+def layer_of(image: xr.DataArray, bands: int) -> Layer:
+    """Make a layer of what is on the grid."""
+    return Layer(watched(image), bands, schema.nodata(image), chunk_of(image))
 
 
-def prepared(batches: Iterator[Batch], ahead: int) -> Iterator[Batch]:
-    """Give what an iterator gives, got by a thread that is at most so many items ahead."""
-    if not ahead:
-        yield from batches
-        return
-    pool = ThreadPoolExecutor(1, thread_name_prefix="lsdask-stream-cut")
-    coming: deque[Future[Batch | None]] = deque()
+def chunk_of(image: xr.DataArray | None) -> tuple[int, int] | None:
+    """Give the sides (y, x) of an image's chunks: as stored, else Dask's; None if it is in memory."""
+    if image is None:
+        return None
+    if store.source(image) is not None:
+        sides = image.encoding["chunks"][-2:]
+    elif isinstance(image.data, da.Array):
+        sides = tuple(axis[0] for axis in image.data.chunks[-2:])
+    else:
+        return None
+    return min(sides[0], image.sizes["y"]), min(sides[1], image.sizes["x"])
+
+
+def _cell(chunks: list[tuple[int, int]], shape: tuple[int, int]) -> tuple[int, int]:
+    """Give the smallest cell that is whole chunks of all layers, or the largest chunk where that is too wide."""
+    sides = []
+    for each, size in zip(zip(*(chunks or [(512, 512)])), shape):
+        common = math.lcm(*(side for side in each if side < size))  # an axis of one chunk fits any
+        largest = max(each)
+        sides.append(min(size, largest if size in each else common if common <= max(WIDEST, largest) else largest))
+    return sides[0], sides[1]
+
+
+def _name(i: int, count: int) -> str:
+    return "image" if count == 1 else f"image[{i}]"
+
+
+def _on_grid(image: xr.DataArray, first: xr.DataArray, i: int) -> bool:
+    """Say whether a layer is on the grid of the first; without a CRS only the shapes can tell."""
+    if "spatial_ref" not in image.coords or "spatial_ref" not in first.coords:
+        if sampling.shape_of(image) != sampling.shape_of(first):
+            rule = f"have the shape of image[0], {sampling.shape_of(first)}, where either has no CRS"
+            raise BadInput(sentence(f"image[{i}]", rule, str(sampling.shape_of(image))))
+        return True
     try:
-        while True:
-            coming.extend(pool.submit(next, batches, None) for _ in range(ahead + 1 - len(coming)))
-            batch = coming.popleft().result()
-            if batch is None:
-                return
-            yield batch
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-        batches.close()  # type: ignore[attr-defined]
+        schema.on_grid(image, first, f"image[{i}]", "image[0]")
+    except BadInput:
+        return False  # what is no grid at all, resampling will refuse
+    return True
+
+
+def _resampled(image: xr.DataArray, first: xr.DataArray, cell: tuple[int, int]) -> xr.DataArray:
+    """Put a layer on the grid of the first, cell by cell, from chunks as small as it is stored in."""
+    path = store.source(image)
+    if path is not None:
+        image = store.open(path, chunks=1, name=str(image.name))
+    return terrain.resample(image, first.chunk({"y": cell[0], "x": cell[1]}))
+
+
+def _check_mask_grid(mask: xr.DataArray | None, image: xr.DataArray) -> None:
+    """Raise BadInput if a mask is off the image's grid, or of another shape where either has no CRS."""
+    if mask is None:
+        return
+    schema.check(mask, schema.MASK, "mask")
+    if "spatial_ref" in mask.coords and "spatial_ref" in image.coords:
+        schema.on_grid(mask, image, "mask", "image")
+    elif mask.shape != sampling.shape_of(image):
+        raise BadInput(sentence("mask", f"have the image's shape {sampling.shape_of(image)}", str(mask.shape)))
+
+
+def _same(one: float | int | None, other: float | int | None) -> bool:
+    return str(one) == str(other)  # NaN is not NaN
 
 
 def floats_block(image: np.ndarray, nodata: float | int | None) -> np.ndarray:
@@ -109,7 +216,7 @@ def floats_block(image: np.ndarray, nodata: float | int | None) -> np.ndarray:
     return values
 
 
-def read_twice(reader: store.Reader, y: slice, x: slice, chunk: tuple[int, int]) -> np.ndarray:
+def read_twice(reader: store.Reader | Watched, y: slice, x: slice, chunk: tuple[int, int]) -> np.ndarray:
     """Read a window, once again if it fails, and if that fails too name the chunk.
 
     Raises
@@ -127,14 +234,13 @@ def read_twice(reader: store.Reader, y: slice, x: slice, chunk: tuple[int, int])
         raise Unreadable(f"{error} (first in {_bad_chunk(reader, y, x, chunk)}; tried twice)") from error
 
 
-def _bad_chunk(reader: store.Reader, y: slice, x: slice, chunk: tuple[int, int]) -> str:
+def _bad_chunk(reader: store.Reader | Watched, y: slice, x: slice, chunk: tuple[int, int]) -> str:
     """Name the first chunk (row, column) of a window that cannot be read alone."""
-    for row in range(y.start // chunk[0], -(-y.stop // chunk[0])):
-        for column in range(x.start // chunk[1], -(-x.stop // chunk[1])):
-            try:
-                reader.read(_meet(y, row, chunk[0]), _meet(x, column, chunk[1]))
-            except Unreadable:
-                return f"chunk ({row}, {column})"
+    for row, column in product(span(y, chunk[0]), span(x, chunk[1])):
+        try:
+            reader.read(_meet(y, row, chunk[0]), _meet(x, column, chunk[1]))
+        except Unreadable:
+            return f"chunk ({row}, {column})"
     return "no chunk alone"
 
 
