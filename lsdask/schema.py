@@ -266,6 +266,19 @@ def encode_scores_block(probability: Any, dtype: Any) -> Any:
     return np.where(np.isnan(steps), UNKNOWN, steps).astype(dtype)
 
 
+def first_step(threshold: float | np.ndarray) -> Any:
+    """Give the smallest uint8 score whose probability reaches a threshold; 251 if none does.
+
+    step / 250 is the very float that a user writes for a decimal like 0.1, so the comparison is exact.
+
+    Examples
+    --------
+    >>> int(first_step(0.1)), int(first_step(0.5001))
+    (25, 126)
+    """
+    return np.searchsorted(np.arange(SCORE_STEPS + 1) / SCORE_STEPS, threshold)
+
+
 def decode_scores_block(scores: Any) -> Any:
     """Turn stored scores into probabilities: float32, NaN where unknown. The inverse of ``encode_scores_block``.
 

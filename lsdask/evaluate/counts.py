@@ -354,7 +354,7 @@ def agreement_block(
     if valid is not None:
         known &= valid
     _check_truth(np.bincount(truth.ravel(), minlength=256))
-    positive = scores >= (_first_step(threshold) if scores.dtype == np.uint8 else scores.dtype.type(threshold))
+    positive = scores >= (schema.first_step(threshold) if scores.dtype == np.uint8 else scores.dtype.type(threshold))
     codes = np.array([[TN, FP], [FN, TP]], dtype="uint8")
     return np.where(known, codes[(truth == 1).view("uint8"), positive.view("uint8")], np.uint8(schema.UNKNOWN))
 
@@ -363,19 +363,11 @@ def _ratio(above: int, below: float) -> float:
     return above / below if below else 0.0
 
 
-def _first_step(threshold: float | np.ndarray) -> Any:
-    """Give the smallest uint8 score whose probability reaches a threshold; 251 if none does.
-
-    step / 250 is the very float that a user writes for a decimal like 0.1, so the comparison is exact.
-    """
-    return np.searchsorted(np.arange(schema.SCORE_STEPS + 1) / schema.SCORE_STEPS, threshold)
-
-
 def _joint_steps(scores: np.ndarray, mask: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     """Tabulate truth x thresholds reached, uint8 scores: (256, n + 2) int64, unknown scores in the last."""
     table = np.zeros((256, 256), dtype="int64")
     _pair(scores, mask, table)
-    reached = np.searchsorted(_first_step(thresholds), np.arange(256), side="right")
+    reached = np.searchsorted(schema.first_step(thresholds), np.arange(256), side="right")
     reached[schema.UNKNOWN] = len(thresholds) + 1
     joint = np.zeros((256, len(thresholds) + 2), dtype="int64")
     np.add.at(joint.T, reached, table.T)

@@ -2,10 +2,12 @@
 
 from lsdask.inventory.attributes import summarize, terrain
 from lsdask.inventory.burning import burn, burn_block, hull, load, on_pixels, rasterize, to_map, to_pixels
-from lsdask.inventory.polygons import vectorize, write
+from lsdask.inventory.polygons import batches, vectorize
 from lsdask.inventory.shaping import fill_holes, simplify
+from lsdask.inventory.writing import write
 
 __all__ = [
+    "batches",
     "burn",
     "burn_block",
     "fill_holes",

@@ -1,26 +1,30 @@
-"""Score maps of any size to polygons with attributes, and polygons to files."""
+"""Score maps of any size to polygons with attributes."""
 
 import math
-import tempfile
-from pathlib import Path
+import os
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import dask
 import dask.array as da
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import shapely
 import xarray as xr
 from odc.geo.geobox import GeoBox
 
 from lsdask import schema
-from lsdask.errors import BadInput, NotFound, sentence
+from lsdask.errors import BadInput, sentence
 from lsdask.inventory.burning import through
 from lsdask.inventory.measuring import crs_of, measure, metres
-from lsdask.inventory.tracing import Areas, areas, merge, spans, trace_block
+from lsdask.inventory.tracing import Areas, Runs, areas, merge, parted, spans, together, trace_block
 
 CHUNK = 2048
 """Chunks smaller than this are traced together, pixels a side."""
+
+AT_ONCE = 2
+"""Tiles for each thread that are traced before what is finished leaves memory; at least a row of tiles is."""
 
 
 def vectorize(
@@ -35,7 +39,7 @@ def vectorize(
     """Turn a score map of any size into polygons, tile by tile, equal to tracing the whole map at once.
 
     What does not depend on the tiles: geometries, attributes and order, to the last bit. Memory is that of the tiles
-    at work, of the polygons, and of the rows of those that cross a tile's edge.
+    at work and of the table, about 1 kB a landslide; ``batches`` needs none for the table.
 
     Parameters
     ----------
@@ -68,17 +72,75 @@ def vectorize(
     BadInput
         If dims, dtype, grid, threshold, area, class or connectivity do not fit.
     """
+    options = {"min_area_m2": min_area_m2, "class_": class_, "connectivity": connectivity, "client": client}
+    places, frames = zip(*_frames(scores, threshold, **options))
+    place = np.concatenate(places)
+    frame = pd.concat(frames, ignore_index=True).iloc[np.lexsort((place[:, 1], place[:, 0]))]
+    return _numbered(frame, 1)
+
+
+def batches(
+    scores: xr.DataArray,
+    *,
+    threshold: float = 0.5,
+    min_area_m2: float = 0.0,
+    class_: Any = None,
+    connectivity: Literal[4, 8] = 4,
+    client: Any = None,
+) -> Iterator[gpd.GeoDataFrame]:
+    """Give the polygons of ``vectorize`` as they are finished, going down the map: for maps of a continent.
+
+    A polygon is finished when no tile below can add to it. Memory is that of some rows of tiles, their polygons, and
+    what still goes on below them.
+
+    Parameters
+    ----------
+    scores, threshold, min_area_m2, class_, connectivity, client
+        As for ``vectorize``.
+
+    Yields
+    ------
+    GeoDataFrame
+        As ``vectorize`` gives it; together, the same rows in another order. ``id`` runs on from one to the next.
+
+    Raises
+    ------
+    BadInput
+        As ``vectorize``, when the first is asked for.
+
+    Examples
+    --------
+    >>> write(batches(scores), "landslides.parquet")  # doctest: +SKIP
+    """
+    options = {"min_area_m2": min_area_m2, "class_": class_, "connectivity": connectivity, "client": client}
+    first = 1
+    for place, frame in _frames(scores, threshold, **options):
+        first += len(frame)
+        yield _numbered(frame.iloc[np.lexsort((place[:, 1], place[:, 0]))], first - len(frame))
+        del place, frame  # not to be held while the next is made
+
+
+def _numbered(frame: gpd.GeoDataFrame, first: int) -> gpd.GeoDataFrame:
+    frame = frame.reset_index(drop=True)
+    frame.insert(0, "id", np.arange(first, first + len(frame)))
+    return frame
+
+
+def _frames(
+    scores: xr.DataArray, threshold: float, *, min_area_m2: float, class_: Any, connectivity: int, client: Any
+) -> Iterator[tuple[np.ndarray, gpd.GeoDataFrame]]:
+    """Give the first pixels (n, 2) and the table of what is finished after each few rows of tiles."""
     _check_numbers(threshold, min_area_m2, connectivity)
     flat = _one_class(scores, class_)
     grid = schema.geobox(flat, "scores")
     data, low, high, scale = _levels(flat, threshold)
     pixel = _pixel_m2(grid)
     least = 1 if pixel is None else max(1, math.ceil(min_area_m2 / pixel * (1 - 1e-9)))
-    found = _gathered(_tiles(data), low, high, reach=int(connectivity == 8), least=least, client=client)
-    frame = _frame(found, grid, scale, pixel)
-    frame = frame[frame.area_m2 >= min_area_m2].reset_index(drop=True)
-    frame.insert(0, "id", np.arange(1, len(frame) + 1))
-    return frame
+    for found in _finished(_tiles(data), low, high, reach=int(connectivity == 8), least=least, client=client):
+        frame = _frame(found, grid, scale, pixel)
+        large = (frame.area_m2 >= min_area_m2).to_numpy()
+        yield found.place[large], frame[large]
+        del found, frame, large  # not to be held while the next is made
 
 
 def _check_numbers(threshold: float, min_area_m2: float, connectivity: int) -> None:
@@ -110,9 +172,7 @@ def _levels(scores: xr.DataArray, threshold: float) -> tuple[da.Array, Any, Any,
     if data.dtype == bool:
         return data.view("uint8"), np.uint8(1), np.uint8(1), 1.0
     if data.dtype == np.uint8:
-        steps = np.arange(schema.SCORE_STEPS + 1)
-        low = np.uint8(np.flatnonzero(steps / schema.SCORE_STEPS >= threshold)[0])
-        return data, low, np.uint8(schema.UNKNOWN - 1), float(schema.SCORE_STEPS)
+        return data, np.uint8(schema.first_step(threshold)), np.uint8(schema.UNKNOWN - 1), float(schema.SCORE_STEPS)
     if data.dtype.kind != "f":
         rule = "be uint8 (p x 250), float or bool"
         raise BadInput(sentence("scores", rule, str(data.dtype), "Pass scores == 1 for a map of ones and zeros"))
@@ -136,34 +196,31 @@ def _joined(axis: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(tiles)
 
 
-def _gathered(data: da.Array, low: Any, high: Any, *, reach: int, least: int, client: Any) -> Areas:
-    """Trace every tile, then what crosses their edges, and put all in order."""
+def _finished(data: da.Array, low: Any, high: Any, *, reach: int, least: int, client: Any) -> Iterator[Areas]:
+    """Trace a map from the top down, some rows of tiles at a time; give the areas that end above the next."""
     tops, lefts = (np.cumsum(axis) - axis for axis in data.chunks)
-    blocks = data.to_delayed()
-    trace = dask.delayed(trace_block, pure=False)
-    traced = [
-        trace(blocks[i, j], low, high, corner=(int(top), int(left)), shape=data.shape, reach=reach, least=least)
-        for i, top in enumerate(tops)
-        for j, left in enumerate(lefts)
-    ]
-    pieces = dask.compute(*traced, **({} if client is None else {"scheduler": client}))
-    crossing = areas(merge([runs for _, runs in pieces]), reach=reach, least=least)
-    return _together([*(inside for inside, _ in pieces), crossing])
+    blocks, trace = data.to_delayed(), dask.delayed(trace_block, pure=False)
+    step = max(_at_once(client) // len(lefts), 1)
+    below: list[Runs] = []
+    for top in range(0, len(tops), step):
+        rows = range(top, min(top + step, len(tops)))
+        corners = {(i, j): (int(tops[i]), int(lefts[j])) for i in rows for j in range(len(lefts))}
+        traced = [
+            trace(blocks[place], low, high, corner=corner, shape=data.shape, reach=reach, least=least)
+            for place, corner in corners.items()
+        ]
+        pieces = dask.compute(*traced, **({} if client is None else {"scheduler": client}))
+        crossing = merge([*below, *(runs for _, runs in pieces)])
+        bottom = int(tops[rows[-1]] + data.chunks[0][rows[-1]])
+        ended, going_on = parted(crossing, (crossing.row == bottom - 1) & (bottom < data.shape[0]), reach=reach)
+        below = [going_on]
+        yield together([*(inside for inside, _ in pieces), areas(ended, reach=reach, least=least)])
+        del pieces  # not to be held while the next are traced
 
 
-def _together(pieces: list[Areas]) -> Areas:
-    """Put the areas of several tiles together, in the order of their first pixels."""
-    every = Areas(*(np.concatenate(parts) for parts in zip(*pieces)))
-    order = np.lexsort((every.place[:, 1], every.place[:, 0]))
-    parts = spans((np.cumsum(every.parts) - every.parts)[order], every.parts[order])
-    rings = spans((np.cumsum(every.rings) - every.rings)[parts], every.rings[parts])
-    corners = spans((np.cumsum(every.size) - every.size)[rings], every.size[rings])
-    return Areas(
-        every.corners[corners],
-        every.size[rings],
-        every.rings[parts],
-        *(part[order] for part in every[3:]),
-    )
+def _at_once(client: Any) -> int:
+    """Say how many tiles to trace before what is finished leaves."""
+    return AT_ONCE * (os.cpu_count() or 1 if client is None else sum(client.nthreads().values()))
 
 
 def _frame(found: Areas, grid: GeoBox, scale: float, pixel: float | None) -> gpd.GeoDataFrame:
@@ -203,41 +260,3 @@ def _pixel_m2(grid: GeoBox) -> float | None:
     if crs_of(grid).is_geographic:
         return None
     return abs(grid.transform.determinant) * metres(crs_of(grid)) ** 2
-
-
-WRITERS = {".parquet": "", ".geoparquet": "", ".gpkg": "GPKG", ".fgb": "FlatGeobuf", ".geojson": "GeoJSON"}
-
-
-def write(frame: gpd.GeoDataFrame, path: str | Path) -> Path:
-    """Write an inventory, whole or not at all; what was there before is replaced once the new file is complete.
-
-    Parameters
-    ----------
-    frame : GeoDataFrame
-    path : path
-        Its suffix says the format: .parquet (GeoParquet), .gpkg (GeoPackage), .fgb (FlatGeobuf) or .geojson.
-
-    Returns
-    -------
-    Path
-
-    Raises
-    ------
-    BadInput
-        If the suffix says none of these.
-    NotFound
-        If the folder is not there.
-    """
-    path = Path(path)
-    if path.suffix not in WRITERS:
-        raise BadInput(sentence("path", f"end in one of {', '.join(WRITERS)}", path.name))
-    if not path.parent.is_dir():
-        raise NotFound(sentence("path", "lie in a folder that exists", str(path.parent)))
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as folder:
-        whole = Path(folder) / path.name
-        if driver := WRITERS[path.suffix]:
-            frame.to_file(whole, driver=driver)
-        else:
-            frame.to_parquet(whole)
-        whole.replace(path)
-    return path

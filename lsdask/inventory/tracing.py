@@ -363,6 +363,11 @@ def areas(runs: Runs, *, reach: int = 0, least: int = 1) -> Areas:
     return Areas(corners, size, rings, parts, place, pixels[large], np.bincount(area, runs.total, len(top)), top)
 
 
+def together(pieces: list[Areas]) -> Areas:
+    """Put the areas of several places into one table."""
+    return Areas(*(np.concatenate(parts) for parts in zip(*pieces)))
+
+
 def _traced(runs: Runs, area: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Trace runs, with rings in the order of their areas: corners, size, rings and parts, as in ``Areas``."""
     traced = rings_block(runs)
@@ -409,7 +414,25 @@ def trace_block(
     (top, left), (bottom, right) = corner, (corner[0] + values.shape[0], corner[1] + values.shape[1])
     crosses = (runs.row == top) & (top > 0) | (runs.row == bottom - 1) & (bottom < shape[0])
     crosses |= (runs.start == left) & (left > 0) | (runs.stop == right) & (right < shape[1])
+    inside, crossing = parted(runs, crosses, reach=reach)
+    return areas(inside, reach=reach, least=least), crossing
+
+
+def parted(runs: Runs, marked: np.ndarray, *, reach: int) -> tuple[Runs, Runs]:
+    """Part runs into those of areas none of whose runs is marked, and the others.
+
+    Parameters
+    ----------
+    runs : Runs
+    marked : (run,) bool
+    reach : int
+        As for ``areas``.
+
+    Returns
+    -------
+    (Runs, Runs)
+    """
     area = areas_block(runs.row, runs.start, runs.stop, reach)
     goes_on = np.zeros(len(area), dtype=bool)
-    goes_on[area[crosses]] = True
-    return areas(runs.take(~goes_on[area]), reach=reach, least=least), runs.take(goes_on[area])
+    goes_on[area[marked]] = True
+    return runs.take(~goes_on[area]), runs.take(goes_on[area])
