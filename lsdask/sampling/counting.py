@@ -1,6 +1,6 @@
 """What tiles hold: pixels with data, landslides and clusters, counted chunk by chunk."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import dask
@@ -17,6 +17,9 @@ from lsdask.sampling.tables import check, check_inside, shape_of, windows_of
 CHUNK = 2048
 """Chunks that an image in memory is counted in, in pixels."""
 
+FALSE_ALARM, MISSED = 2, 3
+"""What ``evaluate.agreement`` holds where scores are wrong."""
+
 
 def describe(
     tiles: pd.DataFrame,
@@ -24,8 +27,9 @@ def describe(
     mask: xr.DataArray | None = None,
     valid: xr.DataArray | None = None,
     labels: xr.DataArray | None = None,
+    agreement: xr.DataArray | None = None,
 ) -> pd.DataFrame:
-    """Add what the tiles hold: the share of valid pixels, of positive pixels, and the commonest cluster.
+    """Add what the tiles hold: shares of pixels that are valid, landslide or wrongly scored, and the commonest cluster.
 
     The layers are read chunk by chunk, each chunk once; a tile's counts are sums over the chunks it touches.
 
@@ -39,6 +43,9 @@ def describe(
         ``schema.valid(image)``, or the image itself; gives the column ``valid``.
     labels : DataArray (y, x) uint8, optional
         Cluster ids, 255 unknown; gives the column ``cluster``.
+    agreement : DataArray (y, x) uint8, optional
+        Where a score map is right and wrong, as ``evaluate.agreement(scores, mask)`` says; gives the columns
+        ``false_alarm`` and ``missed``.
 
     Returns
     -------
@@ -48,25 +55,63 @@ def describe(
     Raises
     ------
     BadInput
-        If no layer is given, layers differ in shape, a tile lies outside them, or the mask holds other values.
+        If no layer is given, layers differ in shape, a tile lies outside them, or a layer holds values that stand
+        for nothing.
     """
-    layers = _layers(mask, valid, labels)
+    layers = layers_of(mask, valid, labels, agreement)
     check(tiles)
     check_inside(tiles, shape_of(next(iter(layers.values()))))
-    return tiles.assign(**finish(_counts(tiles, layers), tiles["size"].to_numpy(), tuple(layers)))
+    counts = count(windows_of(tiles), layers)
+    return tiles.assign(**finish(counts, tiles["size"].to_numpy(), tuple(layers)))
 
 
 class Counts(NamedTuple):
-    """Pixels a tile, int64: with data, with a known mask, positive, and of each label (tile, label)."""
+    """Pixels a tile, int64.
+
+    Attributes
+    ----------
+    valid, known, positive : (tile,) arrays
+        With data, with a known mask, landslide.
+    scored, false_alarm, missed : (tile,) arrays
+        Of known agreement, scored as landslide wrongly, landslide scored as none.
+    labels : (tile, label) array
+        Of each label.
+    """
 
     valid: np.ndarray
     known: np.ndarray
     positive: np.ndarray
+    scored: np.ndarray
+    false_alarm: np.ndarray
+    missed: np.ndarray
     labels: np.ndarray
+
+    def take(self, rows: Any) -> "Counts":
+        """Give the counts of some tiles."""
+        return Counts(*(part[rows] for part in self))
+
+    @classmethod
+    def zeros(cls, n: int) -> "Counts":
+        """Give the counts of ``n`` tiles of which nothing is read yet."""
+        valid, known, positive, scored, false_alarm, missed = np.zeros((6, n), dtype="int64")
+        return cls(valid, known, positive, scored, false_alarm, missed, np.zeros((n, 0), dtype="int32"))
+
+    def plus(self, rows: Any, more: "Counts") -> "Counts":
+        """Add the counts of some tiles, none of them twice."""
+        wide = more.labels.shape[1] - self.labels.shape[1]
+        sums = self if wide <= 0 else self._replace(labels=np.pad(self.labels, ((0, 0), (0, wide))))
+        for total, part in zip(sums[:-1], more[:-1]):
+            total[rows] += part
+        sums.labels[rows, : more.labels.shape[1]] += more.labels
+        return sums
 
 
 def count_block(
-    windows: np.ndarray, mask: np.ndarray | None, valid: np.ndarray | None, labels: np.ndarray | None
+    windows: np.ndarray,
+    mask: np.ndarray | None = None,
+    valid: np.ndarray | None = None,
+    labels: np.ndarray | None = None,
+    agreement: np.ndarray | None = None,
 ) -> Counts:
     """Count the pixels of windows of one chunk (the partial of ``describe``).
 
@@ -74,24 +119,30 @@ def count_block(
     ----------
     windows : (tile, 4) int array
         y0, x0, y1, x1 in the chunk, half open.
-    mask, valid, labels : (y, x) arrays or None
-        uint8, bool and uint8.
+    mask, valid, labels, agreement : (y, x) arrays or None
+        bool for ``valid``, uint8 for the others.
 
     Returns
     -------
     Counts
         A count is 0 where its layer is not given.
     """
-    zero = np.zeros(len(windows), dtype="int64")
-    known = positive = zero
-    if mask is not None:
-        check_mask_block(mask)
-        seen = True if valid is None else valid
-        known = _window_sums((mask != schema.UNKNOWN) & seen, windows)
-        positive = _window_sums((mask == 1) & seen, windows)
-    return Counts(
-        zero if valid is None else _window_sums(valid, windows), known, positive, _label_sums(labels, windows)
-    )
+    seen = True if valid is None else valid
+    known, positive = _shares(windows, mask, check_mask_block, seen, (1,))
+    scored, false_alarm, missed = _shares(windows, agreement, _check_agreement_block, seen, (FALSE_ALARM, MISSED))
+    data = np.zeros(len(windows), dtype="int64") if valid is None else _window_sums(valid, windows)
+    return Counts(data, known, positive, scored, false_alarm, missed, _label_sums(labels, windows))
+
+
+def _shares(
+    windows: np.ndarray, layer: np.ndarray | None, check_block: Any, seen: Any, values: Sequence[int]
+) -> list[np.ndarray]:
+    """Count the seen pixels of windows where a layer is known, and those where it holds each of some values."""
+    if layer is None:
+        return [np.zeros(len(windows), dtype="int64")] * (1 + len(values))
+    check_block(layer)
+    where = [layer != schema.UNKNOWN, *(layer == value for value in values)]
+    return [_window_sums(pixels & seen, windows) for pixels in where]
 
 
 def check_mask_block(mask: np.ndarray) -> None:
@@ -99,6 +150,13 @@ def check_mask_block(mask: np.ndarray) -> None:
     other = (mask > 1) & (mask != schema.UNKNOWN)
     if other.any():
         raise BadInput(sentence("mask", "hold 1 (landslide), 0 (not) and 255 (unknown)", str(mask[other][0])))
+
+
+def _check_agreement_block(agreement: np.ndarray) -> None:
+    other = (agreement > MISSED) & (agreement != schema.UNKNOWN)
+    if other.any():
+        rule, do = "hold 0 to 3 and 255 (unknown)", "Make it with evaluate.agreement"
+        raise BadInput(sentence("agreement", rule, str(agreement[other][0]), do))
 
 
 def finish(counts: Counts, size: np.ndarray, layers: Sequence[str]) -> dict[str, np.ndarray]:
@@ -110,7 +168,7 @@ def finish(counts: Counts, size: np.ndarray, layers: Sequence[str]) -> dict[str,
     size : (tile,) int array
         Sides, in pixels.
     layers : sequence of str
-        Those of "mask", "valid", "labels" that were counted.
+        Those of "mask", "valid", "labels", "agreement" that were counted.
 
     Returns
     -------
@@ -120,24 +178,33 @@ def finish(counts: Counts, size: np.ndarray, layers: Sequence[str]) -> dict[str,
     if "valid" in layers:
         columns["valid"] = counts.valid / size.astype("float64") ** 2
     if "mask" in layers:
-        share = np.full(len(size), np.nan)
-        columns["positive"] = np.divide(counts.positive, counts.known, out=share, where=counts.known > 0)
+        columns["positive"] = _ratio(counts.positive, counts.known)
     if "labels" in layers:
         first = counts.labels.argmax(axis=1) if counts.labels.shape[1] else np.zeros(len(size), dtype="int64")
         columns["cluster"] = np.where(counts.labels.sum(axis=1) > 0, first, schema.UNKNOWN).astype("uint8")
+    if "agreement" in layers:
+        columns["false_alarm"] = _ratio(counts.false_alarm, counts.scored)
+        columns["missed"] = _ratio(counts.missed, counts.scored)
     return columns
 
 
-def _layers(
-    mask: xr.DataArray | None, valid: xr.DataArray | None, labels: xr.DataArray | None
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
+
+
+def layers_of(
+    mask: xr.DataArray | None,
+    valid: xr.DataArray | None,
+    labels: xr.DataArray | None,
+    agreement: xr.DataArray | None,
 ) -> dict[str, xr.DataArray]:
     """Check the layers and give those there are, each (y, x)."""
     if valid is not None and (valid.dtype != bool or "band" in valid.dims):
         valid = schema.valid(valid)
-    given = {"mask": mask, "valid": valid, "labels": labels}
+    given = {"mask": mask, "valid": valid, "labels": labels, "agreement": agreement}
     layers = {name: layer for name, layer in given.items() if layer is not None}
     if not layers:
-        raise BadInput(sentence("describe", "get at least one of mask, valid, labels", "none"))
+        raise BadInput(sentence("the layers", f"be at least one of {', '.join(given)}", "none"))
     for name, layer in layers.items():
         schema.check(layer, schema.MASK, name)
         if name != "valid" and layer.dtype != np.uint8:
@@ -148,19 +215,26 @@ def _layers(
     return layers
 
 
-def _counts(tiles: pd.DataFrame, layers: dict[str, xr.DataArray]) -> Counts:
+def count(windows: np.ndarray, layers: Mapping[str, xr.DataArray]) -> Counts:
     """Count chunk by chunk and sum over the chunks that a tile touches."""
-    arrays = [(layer if layer.chunks else layer.chunk(CHUNK)).data for layer in layers.values()]
+    arrays = [lazy(layer).data for layer in layers.values()]
     chunks, arrays = da.core.unify_chunks(*(part for array in arrays for part in (array, "yx")))
     edges = [np.cumsum((0, *chunks[dim])) for dim in "yx"]
     blocks = [array.to_delayed() for array in arrays]
-    count = dask.delayed(count_block, pure=False)
+    counting = dask.delayed(count_block, pure=False)
     members, partials = [], []
-    for place, rows, windows in _by_chunk(windows_of(tiles), *edges):
-        given = dict(zip(layers, (block[place] for block in blocks)))
-        partials.append(count(windows, *(given.get(name) for name in ("mask", "valid", "labels"))))
+    for place, rows, near in _by_chunk(windows, *edges):
+        partials.append(counting(near, **dict(zip(layers, (block[place] for block in blocks)))))
         members.append(rows)
-    return _merge(len(tiles), members, dask.compute(*partials))
+    total = Counts.zeros(len(windows))
+    for rows, partial in zip(members, dask.compute(*partials)):
+        total = total.plus(rows, partial)
+    return total
+
+
+def lazy(layer: xr.DataArray) -> xr.DataArray:
+    """Give a layer as chunks."""
+    return layer if layer.chunks else layer.chunk(CHUNK)
 
 
 def _by_chunk(windows: np.ndarray, y_edges: np.ndarray, x_edges: np.ndarray) -> Iterator[tuple[Any, Any, Any]]:
@@ -201,19 +275,6 @@ def touched(first: Sequence[np.ndarray], last: Sequence[np.ndarray], columns: in
     tiles, cells = np.concatenate(tile), np.concatenate(cell)
     order = np.lexsort((tiles, cells))
     return tiles[order], cells[order]
-
-
-def _merge(n: int, members: Sequence[np.ndarray], partials: Sequence[Counts]) -> Counts:
-    """Sum the counts of chunks; no tile is twice in one chunk's members."""
-    width = max(partial.labels.shape[1] for partial in partials)
-    valid, known, positive = np.zeros((3, n), dtype="int64")
-    labels = np.zeros((n, width), dtype="int32")
-    for rows, partial in zip(members, partials):
-        valid[rows] += partial.valid
-        known[rows] += partial.known
-        positive[rows] += partial.positive
-        labels[rows, : partial.labels.shape[1]] += partial.labels
-    return Counts(valid, known, positive, labels)
 
 
 def _window_sums(where: np.ndarray, windows: np.ndarray) -> np.ndarray:

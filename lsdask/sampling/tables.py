@@ -8,7 +8,14 @@ import xarray as xr
 
 from lsdask.errors import BadInput, sentence
 
-MADE_BY = {"valid": "describe", "positive": "describe", "cluster": "describe", "split": "split", "fold": "folds"}
+MADE_BY = {
+    **dict.fromkeys(["valid", "positive", "cluster"], "describe"),
+    **dict.fromkeys(["false_alarm", "missed"], "describe(tiles, agreement=evaluate.agreement(scores, mask))"),
+    "weight": "weigh",
+    "split": "split",
+    "fold": "folds",
+}
+"""How the columns come about."""
 
 
 def table(y: Any, x: Any, size: int) -> pd.DataFrame:
@@ -51,5 +58,7 @@ def windows_of(tiles: pd.DataFrame) -> np.ndarray:
 
 
 def name_of(tiles: pd.DataFrame, row: int) -> str:
+    """Name a tile in an error."""
     y, x, size = (int(tiles[column].iloc[row]) for column in ("y", "x", "size"))
-    return f"tile {row} (y={y}, x={x}, size={size})"
+    scene = f", scene={tiles['scene'].iloc[row]!r}" if "scene" in tiles else ""
+    return f"tile {tiles.index[row]} (y={y}, x={x}, size={size}{scene})"
