@@ -172,24 +172,26 @@ def placed(windows: np.ndarray, grid: GeoBox, frame: GeoBox) -> np.ndarray:
     (tile, 4) float64 array
         y0, x0, y1, x1 in pixels of ``frame``, on whole pixels where both grids are one.
     """
-    low, high = windows[:, 1::-1, None].swapaxes(1, 2), windows[:, :1:-1, None].swapaxes(1, 2)
-    x, y = _through(grid.transform, low + (high - low) * _RING)
-    grow = 0.0
+    low, high = windows[:, None, 1::-1], windows[:, None, :1:-1]
+    xy = _through(grid.transform, low + (high - low) * _RING)
+    bulge = 0.0
     if grid.crs != frame.crs:
-        x, y = Transformer.from_crs(grid.crs, frame.crs, always_xy=True).transform(x, y)
-        grow = BULGE
-    x, y = _through(~frame.transform, np.stack([x, y], axis=-1))
-    box = [y.min(axis=1) - grow, x.min(axis=1) - grow, y.max(axis=1) + grow, x.max(axis=1) + grow]
-    boxes = np.stack(box, axis=1)
-    if not np.isfinite(boxes).all():
-        got = f"one that {frame.crs} does not reach"
-        raise BadInput(sentence("scenes", "all lie where the first one's CRS holds", got, "Divide them apart"))
-    return np.round(boxes, DIGITS)
+        xy, bulge = _into(grid.crs, frame.crs, xy), BULGE
+    xy = _through(~frame.transform, xy)
+    return np.round(np.concatenate([xy.min(axis=1)[:, ::-1] - bulge, xy.max(axis=1)[:, ::-1] + bulge], axis=1), DIGITS)
 
 
-def _through(transform: Affine, xy: Any) -> tuple[np.ndarray, np.ndarray]:
+def _into(crs: Any, other: Any, xy: np.ndarray) -> np.ndarray:
+    """Put points (..., 2) of one CRS into another."""
+    there = np.stack(Transformer.from_crs(crs, other, always_xy=True).transform(xy[..., 0], xy[..., 1]), axis=-1)
+    if not np.isfinite(there).all():
+        got, do = f"one that {other} does not reach", "Divide them apart"
+        raise BadInput(sentence("scenes", "all lie where the first one's CRS holds", got, do))
+    return there
+
+
+def _through(transform: Affine, xy: np.ndarray) -> np.ndarray:
+    """Send points (..., 2) through a transform."""
     x, y = xy[..., 0], xy[..., 1]
-    return (
-        transform.a * x + transform.b * y + transform.c,
-        transform.d * x + transform.e * y + transform.f,
-    )
+    down = transform.d * x + transform.e * y + transform.f
+    return np.stack([transform.a * x + transform.b * y + transform.c, down], axis=-1)
