@@ -3,7 +3,14 @@
 ``write(folder)`` makes the page of a finished run; the ``figure_*`` functions give its figures one by one.
 """
 
-from lsdask.report.charts import figure_curves, figure_history, figure_k, figure_spectra, figure_thresholds
+from lsdask.report.charts import (
+    figure_curves,
+    figure_history,
+    figure_k,
+    figure_learning,
+    figure_spectra,
+    figure_thresholds,
+)
 from lsdask.report.figures import (
     figure,
     figure_agreement,
@@ -28,6 +35,7 @@ __all__ = [
     "figure_detail",
     "figure_history",
     "figure_k",
+    "figure_learning",
     "figure_scene",
     "figure_scores",
     "figure_spectra",

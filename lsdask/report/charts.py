@@ -41,6 +41,28 @@ def figure_history(history: pd.DataFrame) -> Figure:
     return figure
 
 
+def figure_learning(history: pd.DataFrame) -> Figure:
+    """Show precision, recall, F1 and IoU of a training, epoch by epoch.
+
+    Parameters
+    ----------
+    history : DataFrame, one row an epoch
+        Columns epoch, precision, recall, f1 and iou, as ``training.fit`` gives them.
+
+    Returns
+    -------
+    Figure
+    """
+    figure, axes = _chart("epoch", "score")
+    for name, colour in (("precision", BLUE), ("recall", RED), ("f1", GREEN), ("iou", MUTED)):
+        label = {"f1": "F1", "iou": "IoU"}.get(name, name)
+        axes.plot(history["epoch"], history[name], color=colour, lw=1.8, marker="o", ms=3, label=label)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_ylim(0, 1.02)
+    _key(axes)
+    return figure
+
+
 def figure_thresholds(sweep: pd.DataFrame, *, threshold: float = 0.5) -> Figure:
     """Show precision, recall and F1 at every threshold.
 
