@@ -453,9 +453,8 @@ def test_attributes_need_a_name_a_crs_and_a_plane():
         inventory.summarize(frame, image.rename(None))
     with pytest.raises(BadInput, match="frame must have a CRS"):
         inventory.summarize(gpd.GeoDataFrame(geometry=list(frame.geometry)), image)
-    degrees = on_grid(np.ones((3, 3), "float32"), transform=Affine(0.1, 0, 0, 0, -0.1, 0), crs="EPSG:4326")
-    with pytest.raises(BadInput, match="elevation must have a projected CRS"):
-        inventory.terrain(frame, degrees)
+    with pytest.raises(BadInput, match="frame must have a CRS"):
+        inventory.terrain(frame.set_crs(None, allow_override=True), image)
     level = inventory.terrain(frame, image)
     assert level.slope[0] == 0
     assert np.isnan(level.aspect[0])

@@ -1,7 +1,8 @@
 """Landslide inventories: polygons to a mask, score maps of any size to polygons, and what can be said of those."""
 
-from lsdask.inventory.attributes import summarize, terrain
+from lsdask.inventory.attributes import change, change_block, summarize
 from lsdask.inventory.burning import burn, burn_block, hull, load, on_pixels, rasterize, to_map, to_pixels
+from lsdask.inventory.lie import terrain
 from lsdask.inventory.polygons import batches, vectorize
 from lsdask.inventory.shaping import fill_holes, simplify
 from lsdask.inventory.writing import write
@@ -10,6 +11,8 @@ __all__ = [
     "batches",
     "burn",
     "burn_block",
+    "change",
+    "change_block",
     "fill_holes",
     "hull",
     "load",

@@ -1,22 +1,15 @@
-"""What images say about polygons: their statistics within each, and the lie of the land under it."""
+"""What images say about polygons: their statistics within each, and what changed there from before to after."""
 
 from typing import Any
 
-import dask
 import dask.array as da
 import geopandas as gpd
 import numpy as np
-import pandas as pd
-import shapely
 import xarray as xr
 
 from lsdask import schema
 from lsdask.errors import BadInput, sentence
-from lsdask.inventory.burning import Window, burn_block, on_pixels
-from lsdask.inventory.measuring import crs_of, metres
-
-CHUNK = 2048
-"""Side of what is read at once of an image that is not lazy, pixels."""
+from lsdask.inventory.zonal import reduced
 
 
 def summarize(frame: gpd.GeoDataFrame, image: xr.DataArray, *, client: Any = None) -> gpd.GeoDataFrame:
@@ -48,7 +41,7 @@ def summarize(frame: gpd.GeoDataFrame, image: xr.DataArray, *, client: Any = Non
     bands = image.expand_dims("band") if getattr(image, "dims", None) == schema.MASK else image
     schema.check(bands, schema.MOSAIC, "image")
     names = schema.bands(bands) if bands is image else (_name(image),)
-    table = _reduced(frame, bands, values_block, client)
+    table = reduced(frame, bands, values_block, client)
     count = table.pop("count")
     added = {}
     for i, name in enumerate(names):
@@ -89,157 +82,75 @@ def values_block(labels: np.ndarray, values: np.ndarray, offsets: np.ndarray, n:
     return made
 
 
-def terrain(frame: gpd.GeoDataFrame, elevation: xr.DataArray, *, client: Any = None) -> gpd.GeoDataFrame:
-    """Add to an inventory the lie of the land under each polygon.
-
-    Slope and aspect are those of the plane that fits the ground in the polygon best, so that a scar has the one
-    direction it slid in, and length and width are measured along and across it.
+def change(
+    frame: gpd.GeoDataFrame,
+    pair: xr.DataArray,
+    *,
+    bands: tuple[str, str] = ("nir", "red"),
+    name: str = "ndvi",
+    client: Any = None,
+) -> gpd.GeoDataFrame:
+    """Add to an inventory how a normalised difference of two bands changed within each polygon.
 
     Parameters
     ----------
     frame : GeoDataFrame
-        Polygons in the CRS of the elevation, which is projected.
-    elevation : DataArray (y, x)
-        Metres.
+        Polygons in any CRS.
+    pair : DataArray (band, y, x)
+        Before and after, as ``mosaic.pair`` gives it: with bands ``pre_<band>`` and ``post_<band>``, in proportion to
+        reflectance. Only pixels that both sides know count.
+    bands : (str, str)
+        The index is (first - second) / (first + second): near infrared and red make the NDVI.
+    name : str
+        What to call it.
     client : distributed.Client, optional
         Where to run; Dask's own choice unless given.
 
     Returns
     -------
     GeoDataFrame
-        With columns ``elevation_mean``, ``elevation_min``, ``elevation_max`` and ``relief`` (m), ``slope`` (degrees),
-        ``aspect`` (degrees from grid north, clockwise, downhill), ``length_m`` (along the aspect) and ``width_m``
-        (across it); NaN where pixels are too few, or the ground level.
+        With columns ``<name>_pre``, ``<name>_post`` and ``<name>_change`` (post - pre): means over the polygon, NaN
+        where no pixel is known.
 
     Raises
     ------
     BadInput
-        If the elevation has other dims or no projected CRS.
+        If the image lacks one of the four bands, or has no grid, or the polygons no CRS.
     """
-    schema.check(elevation, schema.MASK, "elevation")
-    grid = schema.geobox(elevation, "elevation")
-    crs = crs_of(grid)
-    if crs.is_geographic:
-        raise BadInput(sentence("elevation", "have a projected CRS", crs.name, "Use odc.geo.xr.xr_reproject"))
-    frame = frame if frame.crs == crs else frame.to_crs(crs)
-    unit = metres(crs)
-    high = summarize(frame, elevation.rename("elevation"), client=client)
-    table = _reduced(frame, elevation.expand_dims("band"), moments_block, client)
-    down, east = _plane(table) / unit / np.array([[grid.transform.e], [grid.transform.a]])
-    fall = np.hypot(east, down)
-    aspect = np.degrees(np.arctan2(-east, -down)) % 360
-    length, width = _extents(frame.geometry.to_numpy(), np.radians(aspect))
-    level = ~(fall > 0)
-    return high.assign(
-        relief=high.elevation_max - high.elevation_min,
-        slope=np.degrees(np.arctan(fall)),
-        aspect=np.where(level, np.nan, aspect),
-        length_m=np.where(level, np.nan, length * unit),
-        width_m=np.where(level, np.nan, width * unit),
+    schema.check(pair, schema.MOSAIC, "pair")
+    wanted, held = [f"{side}_{band}" for side in ("pre", "post") for band in bands], schema.bands(pair)
+    if lacking := [band for band in wanted if band not in held]:
+        raise BadInput(sentence("pair", f"have the bands {', '.join(wanted)}", f"no {', '.join(lacking)}"))
+    four = pair.isel(band=[held.index(band) for band in wanted])
+    chunks = ((3,), *four.chunks[1:]) if four.chunks else None
+    data = da.asarray(four.data).rechunk({0: -1})
+    index = da.map_blocks(
+        change_block, data, schema.nodata(pair), chunks=chunks or ((3,), *data.chunks[1:]), dtype="float32"
     )
+    coords = {"band": ["pre", "post", "change"]}
+    said = summarize(
+        frame[[frame.geometry.name]],
+        schema.wrap(index, schema.geobox(pair, "pair"), schema.MOSAIC, name=name, coords=coords),
+        client=client,
+    )
+    return frame.assign(**{f"{name}_{which}": said[f"{which}_mean"].to_numpy() for which in coords["band"]})
 
 
-MOMENTS = ("y", "x", "z", "yy", "xx", "xy", "yz", "xz")
-"""What is summed over a polygon's pixels, by the letters of what is multiplied."""
-
-
-def moments_block(labels: np.ndarray, values: np.ndarray, offsets: np.ndarray, n: int) -> dict[str, np.ndarray]:
-    """Sum what the plane of best fit needs, polygon by polygon.
+def change_block(block: np.ndarray, nodata: float | int | None) -> np.ndarray:
+    """Give a normalised difference before, after, and its change.
 
     Parameters
     ----------
-    labels : (pixel,) int array
-        Which of ``n`` polygons each pixel lies in.
-    values : (1, pixel) array
-        Heights.
-    offsets : (2, pixel) float64
-        Rows and columns from a place in the pixel's polygon.
-    n : int
+    block : (4, y, x) array
+        First and second band before, first and second after.
+    nodata : float, int or None
 
     Returns
     -------
-    dict of (n,) float64
-        ``count``, and ``sum_<moment>`` of each of MOMENTS.
+    (3, y, x) float32 array
+        Before, after, after - before; NaN where a band has no data or two add up to 0.
     """
-    of = {"y": offsets[0], "x": offsets[1], "z": values[0].astype("float64")}
-    products = {
-        name: np.prod([of[letter] for letter in name], axis=0) for name in ("y", "x", "z", "yy", "xx", "xy", "yz", "xz")
-    }
-    sums = {f"sum_{name}": np.bincount(labels, product, n) for name, product in products.items()}
-    return {"count": np.bincount(labels, minlength=n).astype("float64"), **sums}
-
-
-def _plane(table: pd.DataFrame) -> np.ndarray:
-    """Solve for the planes of best fit: (2, polygon) metres a row and metres a column, NaN where none is best."""
-    n = table["count"].to_numpy()
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean = {name: table[f"sum_{name}"].to_numpy() / n for name in MOMENTS}
-        about = {pair: mean[pair] - mean[pair[0]] * mean[pair[1]] for pair in MOMENTS[3:]}
-        spread = about["yy"] * about["xx"] - about["xy"] ** 2
-        rows = (about["yz"] * about["xx"] - about["xz"] * about["xy"]) / spread
-        columns = (about["xz"] * about["yy"] - about["yz"] * about["xy"]) / spread
-    return np.where(spread > 1e-6, np.stack([rows, columns]), np.nan)
-
-
-def _extents(shapes: np.ndarray, aspect: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Measure polygons along and across a direction (radians from north, clockwise), in CRS units."""
-    xy, owner = shapely.get_coordinates(shapes, return_index=True)
-    sine, cosine = np.sin(aspect)[owner], np.cos(aspect)[owner]
-    along, across = xy[:, 0] * sine + xy[:, 1] * cosine, xy[:, 0] * cosine - xy[:, 1] * sine
-    return _range(along, owner, len(shapes)), _range(across, owner, len(shapes))
-
-
-def _range(values: np.ndarray, owner: np.ndarray, n: int) -> np.ndarray:
-    low, high = np.full(n, np.inf), np.full(n, -np.inf)
-    np.fmin.at(low, owner, values)
-    np.fmax.at(high, owner, values)
-    return high - low
-
-
-# --- polygon by polygon, chunk by chunk ------------------------------------------------------------------------------
-
-
-def _reduced(frame: gpd.GeoDataFrame, image: xr.DataArray, kernel: Any, client: Any) -> pd.DataFrame:
-    """Reduce an image (band, y, x) within each polygon: a row each, in order."""
-    if frame.crs is None:
-        raise BadInput(sentence("frame", "have a CRS", "none", "Say which it is: frame.set_crs('EPSG:...')"))
-    shapes = on_pixels(frame, schema.geobox(image, "image"))
-    data = da.asarray(image.data)
-    data = data.rechunk((-1, *(data.chunks[1:] if image.chunks else (CHUNK, CHUNK))))
-    tree, blocks, void = shapely.STRtree(shapes), data.to_delayed()[0], schema.nodata(image)
-    tasks = []
-    for row, rows in enumerate(_ranges(data.chunks[1])):
-        for column, columns in enumerate(_ranges(data.chunks[2])):
-            touching = np.sort(tree.query(shapely.box(columns.start, rows.start, columns.stop, rows.stop)))
-            if len(touching):
-                given = shapes[touching], touching, (rows, columns)
-                tasks.append(dask.delayed(_partial, pure=False)(blocks[row, column], *given, void, kernel))
-    partials = dask.compute(*tasks, **({} if client is None else {"scheduler": client}))
-    none = kernel(np.empty(0, int), np.empty((data.shape[0], 0)), np.empty((2, 0)), len(frame))
-    return _merged([pd.DataFrame(none), *partials])
-
-
-def _ranges(chunks: tuple[int, ...]) -> list[slice]:
-    stops = np.cumsum(chunks)
-    return [slice(int(stop - size), int(stop)) for stop, size in zip(stops, chunks)]
-
-
-def _partial(
-    block: np.ndarray, shapes: np.ndarray, places: np.ndarray, window: Window, void: Any, kernel: Any
-) -> pd.DataFrame:
-    """Reduce one block: a row for each polygon that touches it."""
-    labels = burn_block(shapes, window, values=np.arange(1, len(shapes) + 1), dtype="int32")
-    y, x = np.nonzero((labels > 0) & schema.valid_block(block, void))
-    label = labels[y, x] - 1
-    box = shapely.bounds(shapes)[label]
-    centre = np.stack([box[:, 1] + box[:, 3], box[:, 0] + box[:, 2]]) / 2
-    offsets = np.stack([y + window[0].start, x + window[1].start]) - centre
-    return pd.DataFrame(kernel(label, block[:, y, x], offsets, len(shapes)), index=places)
-
-
-def _merged(partials: list[pd.DataFrame]) -> pd.DataFrame:
-    """Put the rows of each polygon together: sums added, least of the least, largest of the largest."""
-    every = pd.concat(partials)
-    how = {name: name[:3] if name.startswith(("min", "max")) else "sum" for name in every.columns.astype(str)}
-    table = every.groupby(level=0).agg(how)
-    return table.replace([np.inf, -np.inf], np.nan)
+    known = np.where(schema.known_block(block, nodata), block, np.float32("nan")).astype("float32")
+    first, second = known[0::2], known[1::2]
+    index = np.divide(first - second, first + second, out=np.full_like(first, np.nan), where=first + second != 0)
+    return np.concatenate([index, index[1:] - index[:1]])

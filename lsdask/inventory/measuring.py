@@ -1,5 +1,6 @@
 """Areas and lengths of polygons in metres, whatever their CRS."""
 
+import geopandas as gpd
 import numpy as np
 import pyproj
 import shapely
@@ -13,6 +14,13 @@ def crs_of(grid: GeoBox) -> pyproj.CRS:
     if grid.crs is None:
         raise BadInput(sentence("grid", "have a CRS", "none"))
     return grid.crs.proj
+
+
+def crs_in(frame: gpd.GeoDataFrame) -> pyproj.CRS:
+    """Give the CRS of an inventory."""
+    if frame.crs is None:
+        raise BadInput(sentence("frame", "have a CRS", "none", "Say which it is: frame.set_crs('EPSG:...')"))
+    return frame.crs
 
 
 def metres(crs: pyproj.CRS) -> float:

@@ -6,7 +6,7 @@ import pyproj
 import shapely
 
 from lsdask.errors import BadInput, sentence
-from lsdask.inventory.measuring import measure, metres
+from lsdask.inventory.measuring import crs_in, measure, metres
 
 
 def fill_holes(frame: gpd.GeoDataFrame, *, max_area_m2: float = np.inf) -> gpd.GeoDataFrame:
@@ -30,7 +30,7 @@ def fill_holes(frame: gpd.GeoDataFrame, *, max_area_m2: float = np.inf) -> gpd.G
     BadInput
         If the inventory has no CRS or the area is negative.
     """
-    crs = _crs(frame)
+    crs = crs_in(frame)
     if not max_area_m2 >= 0:
         raise BadInput(sentence("max_area_m2", "be 0 or more", f"max_area_m2={max_area_m2}"))
     shapes = frame.geometry.to_numpy()
@@ -76,7 +76,7 @@ def simplify(frame: gpd.GeoDataFrame, *, tolerance_m: float) -> gpd.GeoDataFrame
     BadInput
         If the inventory has no projected CRS, the tolerance is negative, or polygons overlap.
     """
-    crs = _crs(frame)
+    crs = crs_in(frame)
     if crs.is_geographic:
         raise BadInput(sentence("frame", "have a projected CRS", str(crs.name), "Use frame.to_crs(...) first"))
     if not tolerance_m >= 0:
@@ -86,12 +86,6 @@ def simplify(frame: gpd.GeoDataFrame, *, tolerance_m: float) -> gpd.GeoDataFrame
         do = "Pass what vectorize gave, one class at a time"
         raise BadInput(sentence("frame", "hold polygons that do not overlap and share whole borders", "others", do))
     return _measured_again(frame, shapely.coverage_simplify(shapes, tolerance_m / metres(crs)), crs)
-
-
-def _crs(frame: gpd.GeoDataFrame) -> pyproj.CRS:
-    if frame.crs is None:
-        raise BadInput(sentence("frame", "have a CRS", "none", "Say which it is: frame.set_crs('EPSG:...')"))
-    return frame.crs
 
 
 def _measured_again(frame: gpd.GeoDataFrame, shapes: np.ndarray, crs: pyproj.CRS) -> gpd.GeoDataFrame:

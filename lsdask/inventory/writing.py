@@ -138,7 +138,8 @@ def _multi(shapes: np.ndarray) -> np.ndarray:
     """Make every Polygon a MultiPolygon."""
     parts, owner = shapely.get_parts(shapes, return_index=True)
     multi = np.full(len(shapes), None, dtype=object)
-    return shapely.multipolygons(parts, indices=owner, out=multi)
+    shapely.multipolygons(parts, indices=owner, out=multi)
+    return multi
 
 
 def _to_parquet(first: gpd.GeoDataFrame, frames: Iterable[gpd.GeoDataFrame], path: Path) -> None:
