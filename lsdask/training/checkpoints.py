@@ -35,7 +35,7 @@ def read(folder: Path) -> dict[str, Any] | None:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as why:
-        told = str(why).splitlines()[0]
+        told = (str(why) or type(why).__name__).splitlines()[0].rstrip(".")
         raise Unreadable(sentence(str(path), "be a checkpoint as lsdask wrote it", told, "Remove it")) from why
 
 
@@ -65,7 +65,6 @@ def replace(path: Path, data: bytes | memoryview) -> None:
             os.fsync(file.fileno())
         fresh.replace(path)
     except OSError as why:
-        fresh.unlink(missing_ok=True)
         raise Unreadable(sentence("folder", "be writable", f"{path.parent}: {why}")) from why
 
 
