@@ -1,46 +1,155 @@
 """The command that trains."""
 
+import json
+import tomllib
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import lsdask as ls
-from lsdask.cli.app import Store, app, console
+from lsdask.cli.app import Store, app, console, there
 from lsdask.cli.inputs import mask_of, streams_of
+from lsdask.errors import BadInput, sentence
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+CONFIG = "train.toml"
+"""In the model folder: what every option was."""
+
+
+def configure(context: typer.Context, path: Path | None) -> Path | None:
+    """Let a TOML file say what the command line does not."""
+    if path is not None and not context.resilient_parsing:
+        context.default_map = _read_config(path, {str(each.name) for each in context.command.params} - {"config"})
+    return path
 
 
 @app.command()
 def train(
+    context: typer.Context,
     mosaic: Store,
     tiles: Annotated[Path, typer.Argument(help="The table that `lsdask tiles` wrote.", show_default=False)],
     mask: Annotated[Path, typer.Argument(help="Store of the mask, or polygons.", show_default=False)],
     out: Annotated[Path, typer.Argument(help="The model folder to write.", show_default=False)],
+    config: Annotated[
+        Path | None,
+        typer.Option(help="A TOML file of these options by name; flags win.", callback=configure, is_eager=True),
+    ] = None,
     network: Annotated[str, typer.Option(help="unet, fpn, linknet, pspnet ...")] = "unet",
     encoder: Annotated[str, typer.Option(help="Encoder of the network.")] = "resnet18",
-    epochs: Annotated[int, typer.Option(help="At most.", min=1)] = 30,
-    batch: Annotated[int, typer.Option(help="Tiles a step.", min=1)] = 16,
-    loss: Annotated[str, typer.Option(help="bce_dice, focal_tversky ...")] = "bce_dice",
-    lr: Annotated[float, typer.Option(help="Learning rate.", min=0)] = 1e-3,
     weights: Annotated[
         str | None, typer.Option(help="First weights of the encoder: a folder of `lsdask pretrain`, or a name.")
     ] = None,
     freeze: Annotated[bool, typer.Option(help="Leave the encoder as it begins.")] = False,
+    model: Annotated[Path | None, typer.Option(help="Go on with this model folder, no new network.")] = None,
+    epochs: Annotated[int, typer.Option(help="At most.", min=1)] = 30,
+    batch: Annotated[int, typer.Option(help="Tiles a batch.", min=1)] = 16,
+    loss: Annotated[str, typer.Option(help="bce_dice, focal_tversky ...")] = "bce_dice",
+    lr: Annotated[float, typer.Option(help="Learning rate, the highest of the schedule.", min=0)] = 1e-3,
+    optimizer: Annotated[str, typer.Option(help="adam, adamw or sgd.")] = "adam",
+    weight_decay: Annotated[float, typer.Option(help="Of the optimiser.", min=0)] = 0.0,
+    schedule: Annotated[str, typer.Option(help="one_cycle, cosine, plateau or constant.")] = "one_cycle",
+    monitor: Annotated[str, typer.Option(help="What the best epoch is judged by: loss or f1.")] = "loss",
+    patience: Annotated[int | None, typer.Option(help="Stop after so many epochs that are not better.", min=1)] = None,
+    augment: Annotated[str, typer.Option(help="yes, no, or changes such as rotate=20,noise=0.1.")] = "yes",
+    accumulate: Annotated[int, typer.Option(help="Batches a step.", min=1)] = 1,
+    clip: Annotated[float | None, typer.Option(help="Largest norm of the gradient.")] = None,
+    precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
+    devices: Annotated[int, typer.Option(help="Processes that learn as one.", min=1)] = 1,
     seed: Annotated[int, typer.Option(help="Of weights, order and augmentation.")] = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in the folder, if there is one.")
+    ] = False,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write events for TensorBoard too.")] = False,
 ) -> None:
-    """Train a network on the train tiles, keep the epoch that is best on the valid tiles."""
+    """Train a network on the train tiles, keep the epoch that is best on the valid tiles.
+
+    The folder holds the model, history.csv, the curves as PNG, last.ckpt to go on from, and train.toml, which
+    `--config` reads.
+    """
     image = ls.store.open(mosaic)
-    train, valid = streams_of(image, mask_of(mask, image), tiles, batch, seed)
+    learn, judge = streams_of(image, mask_of(mask, image), tiles, batch, seed)
+    changes = augment_of(augment)
+    begun = _model(image, network, encoder, weights, model, seed)
+    if freeze:
+        begun.freeze_encoder()
+    out.mkdir(parents=True, exist_ok=True)
+    (out / CONFIG).write_text(_config_of(context.params))
+    done = ls.training.fit(
+        begun, learn, judge, epochs=epochs, folder=out, loss=loss, lr=lr, optimizer=optimizer,
+        weight_decay=weight_decay, schedule=schedule, monitor=monitor, patience=patience, augment=changes,
+        accumulate=accumulate, clip=clip, precision=precision, device=device, devices=devices, seed=seed,
+        resume=resume, tensorboard=tensorboard,
+    )  # fmt: skip
+    _draw(done, out)
+    console.print(f"Wrote {done.folder}", highlight=False)
+
+
+def _model(
+    image: "xr.DataArray", network: str, encoder: str, weights: str | None, folder: Path | None, seed: int
+) -> Any:
+    """Load a whole model, or build a network for an image."""
+    if folder is not None:
+        return ls.models.load(folder)
     stats = ls.statistics.bands(image)
-    model = ls.models.build(
+    return ls.models.build(
         network,
         bands=ls.schema.bands(image),
         encoder=encoder,
         weights=weights,
-        freeze_encoder=freeze,
         mean=stats["mean"].values,
         std=stats["std"].values,
         seed=seed,
     )
-    result = ls.training.fit(model, train, valid, epochs=epochs, folder=out, loss=loss, lr=lr, seed=seed)
-    console.print(f"Wrote {result.folder}", highlight=False)
+
+
+def augment_of(text: str) -> Any:
+    """Read what ``--augment`` says: yes, no, or fields of ``augment.Augment`` with their values."""
+    if text in ("yes", "no"):
+        return text == "yes"
+    changes = dict(part.partition("=")[::2] for part in text.replace(" ", "").split(","))
+    fields = {
+        name: type(value) for name, value in vars(ls.augment.Augment()).items() if isinstance(value, bool | float)
+    }
+    try:
+        return ls.augment.Augment(**{name: _value(fields[name], value) for name, value in changes.items()})
+    except (KeyError, ValueError) as why:
+        if isinstance(why, BadInput):
+            raise
+        rule = f"be yes, no, or name=value with commas between, of {', '.join(fields)}"
+        raise BadInput(sentence("augment", rule, f"augment={text}")) from why
+
+
+def _value(kind: type, text: str) -> Any:
+    """Read one value: numbers, or yes and no."""
+    return {"yes": True, "no": False}[text] if kind is bool else float(text)
+
+
+def _draw(done: Any, out: Path) -> None:
+    import pandas as pd
+
+    history = pd.DataFrame(done.history)
+    ls.report.figure_history(history).savefig(out / "losses.png", dpi=150)
+    ls.report.figure_learning(history).savefig(out / "scores.png", dpi=150)
+
+
+def _read_config(path: Path, known: set[str]) -> dict[str, Any]:
+    try:
+        told = tomllib.loads(there(path, "config").read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as why:
+        raise BadInput(sentence("config", "be a TOML file", f"{path}: {why}")) from why
+    named = {name.replace("-", "_"): value for name, value in told.items()}
+    unknown = sorted(set(named) - known)
+    if unknown:
+        raise BadInput(sentence("config", f"hold {', '.join(sorted(known))}", f"{', '.join(unknown)} in {path}"))
+    return named
+
+
+def _config_of(values: dict[str, Any]) -> str:
+    """Write options as TOML; those without a value, and where they came from, are left out."""
+    kept = {name: value for name, value in values.items() if value is not None and name not in ("config", "resume")}
+    plain = {name: str(value) if isinstance(value, Path) else value for name, value in kept.items()}
+    return "".join(f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in plain.items())

@@ -1,0 +1,148 @@
+"""``lsdask train``: flags, a file of them, going on, and what is wrong with either."""
+
+import re
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+import lsdask as ls
+from lsdask import cli
+from lsdask.cli.training import augment_of
+from lsdask.errors import BadInput
+
+runner = CliRunner()
+
+
+def lsdask(*arguments: object, code: int = 0) -> str:
+    result = runner.invoke(cli.app, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert result.exit_code == code, result.output
+    return re.sub(r"\s+", " ", result.output)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A scene, its mask and its tiles."""
+    folder = tmp_path_factory.mktemp("train")
+    land = ls.synthetic.landscape((256, 256), seed=3)
+    ls.store.write(land.scene, folder / "image.zarr")
+    ls.store.write(land.mask, folder / "mask.zarr")
+    lsdask("tiles", folder / "image.zarr", folder / "tiles.parquet", "--mask", folder / "mask.zarr", "--size", 32,
+           "--block", 64, "--min-valid", 0)  # fmt: skip
+    return folder
+
+
+def places(folder: Path) -> list[Path]:
+    return [folder / name for name in ("image.zarr", "tiles.parquet", "mask.zarr")]
+
+
+SMALL = ("--network", "linknet", "--epochs", 2, "--batch", 8, "--precision", "float32", "--device", "cpu")
+
+
+def test_a_run_leaves_a_model_its_history_its_curves_and_its_options(folder, tmp_path):
+    out = tmp_path / "model"
+    said = lsdask("train", *places(folder), out, *SMALL, "--augment", "rotate=20,flips=no", "--optimizer", "adamw",
+                  "--schedule", "cosine", "--monitor", "f1", "--patience", 5, "--weight-decay", 1e-4)  # fmt: skip
+    assert said.startswith("Wrote")
+    assert {path.name for path in out.iterdir()} == {
+        "history.csv", "last.ckpt", "losses.png", "model.json", "model.safetensors", "scores.png", "train.toml",
+    }  # fmt: skip
+    history = pd.read_csv(out / "history.csv")
+    assert list(history.columns[:3]) == ["epoch", "train", "valid"]
+    assert len(history) == 2
+    assert min(Image.open(out / name).size[0] for name in ("losses.png", "scores.png")) > 600
+    written = tomllib.loads((out / "train.toml").read_text())
+    assert (written["network"], written["augment"], written["lr"], written["patience"]) == (
+        "linknet", "rotate=20,flips=no", 0.001, 5,
+    )  # fmt: skip
+    record = ls.models.read_spec(out).record
+    assert (record["optimizer"], record["schedule"], record["monitor"]) == ("adamw", "cosine", "f1")
+
+
+def test_the_written_options_are_a_config_and_flags_win(folder, tmp_path):
+    first, again, other = (tmp_path / name for name in ("first", "again", "other"))
+    lsdask("train", *places(folder), first, *SMALL, "--epochs", 1)
+    lsdask("train", "--config", first / "train.toml", *places(folder), again)
+    assert ls.models.digest(again) == ls.models.digest(first)
+    lsdask("train", "--config", first / "train.toml", *places(folder), other, "--seed", 7, "--no-freeze")
+    assert ls.models.digest(other) != ls.models.digest(first)
+    assert tomllib.loads((other / "train.toml").read_text())["seed"] == 7
+
+
+def test_a_config_may_hold_the_places_too(folder, tmp_path):
+    image, tiles, mask = places(folder)
+    (tmp_path / "run.toml").write_text(
+        f'mosaic = "{image}"\ntiles = "{tiles}"\nmask = "{mask}"\nout = "{tmp_path / "m"}"\nnetwork = "linknet"\n'
+        'epochs = 1\nbatch = 8\nweight-decay = 1e-4\naugment = "no"\n'
+    )
+    lsdask("train", "--config", tmp_path / "run.toml")
+    written = tomllib.loads((tmp_path / "m" / "train.toml").read_text())
+    assert (written["weight_decay"], written["augment"], written["epochs"]) == (1e-4, "no", 1)
+
+
+def test_a_run_is_gone_on_with_and_a_model_is_learnt_further(folder, tmp_path):
+    out = tmp_path / "model"
+    lsdask("train", *places(folder), out, *SMALL)
+    before = (out / "history.csv").read_text()
+    lsdask("train", *places(folder), out, *SMALL, "--resume")
+    assert (out / "history.csv").read_text() == before  # its seconds too: nothing was run again
+    lsdask("train", *places(folder), tmp_path / "finer", *SMALL, "--model", out, "--freeze", "--lr", 1e-4)
+    one, other = (ls.models.load(place) for place in (out, tmp_path / "finer"))
+    assert one.spec.encoder == other.spec.encoder == "resnet18"
+    for name, value in one.encoder.state_dict().items():
+        assert (value == other.encoder.state_dict()[name]).all(), name
+    assert ls.models.digest(out) != ls.models.digest(tmp_path / "finer")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("epoch = 3\nlr = 0.1\nhalo=2\n", "config must hold accumulate, augment"),
+        ("epochs = \n", "config must be a TOML file"),
+        (None, "config must name a file"),
+    ],
+)
+def test_a_config_that_is_wrong_is_one_line(text, said, folder, tmp_path, monkeypatch, capsys):
+    if text is not None:
+        (tmp_path / "run.toml").write_text(text)
+    arguments = ["train", *map(str, places(folder)), str(tmp_path / "m"), "--config", str(tmp_path / "run.toml")]
+    assert_one_line(arguments, said, monkeypatch, capsys)
+    assert not (tmp_path / "m").exists()
+
+
+def test_another_run_and_other_bands_are_one_line(folder, tmp_path, monkeypatch, capsys):
+    lsdask("train", *places(folder), tmp_path / "m", *SMALL, "--epochs", 1)
+    arguments = [str(part) for part in ("train", *places(folder), tmp_path / "m", *SMALL, "--resume")]
+    assert_one_line([*arguments, "--lr", "0.5"], "epochs: 1 -> 2, lr: 0.001 -> 0.5", monkeypatch, capsys)
+    ls.models.save(ls.models.build("linknet", bands=["red", "dem"]), tmp_path / "two")
+    arguments = [str(part) for part in ("train", *places(folder), tmp_path / "n", "--model", tmp_path / "two")]
+    assert_one_line(arguments, "train must have the model's bands in its order, ('red', 'dem')", monkeypatch, capsys)
+
+
+def assert_one_line(
+    arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["lsdask", *arguments])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    told = capsys.readouterr().err
+    assert left.value.code == 2
+    assert told.startswith("lsdask: ")
+    assert said in told
+    assert told.count("\n") == 1
+
+
+def test_augmentation_is_read():
+    assert augment_of("yes") is True
+    assert augment_of("no") is False
+    assert augment_of("rotate=20, flips=no") == ls.augment.Augment(rotate=20.0, flips=False)
+    for text in ("rotate", "rotate=far", "spin=3", "flips=maybe", ""):
+        with pytest.raises(BadInput, match=r"augment must be yes, no, or name=value .*flips.*rotate"):
+            augment_of(text)
+    with pytest.raises(BadInput, match="rotate must be from 0 to 180"):
+        augment_of("rotate=500")
