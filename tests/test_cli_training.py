@@ -4,7 +4,6 @@ import re
 import sys
 import tomllib
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
