@@ -11,6 +11,7 @@ import rasterio.features
 import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from lsdask import inventory, schema, synthetic
 from lsdask.errors import BadInput
@@ -181,3 +182,24 @@ def test_a_landscape_without_scars_has_an_empty_inventory_with_its_columns():
 def test_bad_input_names_itself(wrong):
     with pytest.raises(BadInput, match=next(iter(wrong)) + " must be "):
         synthetic.scene(**wrong)
+
+
+def test_a_real_inventory_is_shown_instead_of_made_up_scars():
+    left, top = synthetic.ORIGIN
+    corners = [(100, 200), (400, 200), (400, 520), (100, 520)], [(900, 900), (1000, 900), (950, 1000)]
+    shapes = [shapely.Polygon([(left + 8 * x, top - 8 * y) for x, y in ring]) for ring in corners]
+    scars = gpd.GeoDataFrame(geometry=shapes, crs=synthetic.CRS)
+    given = {"scars": scars.to_crs(4326), "chunks": 300}
+    mask = synthetic.mask((1024, 1024), 3, **given).values
+    expected = inventory.rasterize(scars, synthetic.scene((1024, 1024), 3)).values == 1
+    on_land = mask != schema.UNKNOWN
+    assert on_land[expected].mean() > 0.5
+    differs = (mask == 1) != (expected & on_land)  # through another CRS and back: to the pixel
+    assert differs.sum() <= 4
+    found = synthetic.polygons((1024, 1024), 3, scars=scars)
+    assert found["id"].tolist() == ["0.0", "1.0"]
+    assert found.geometry.geom_equals_exact(scars.geometry, 1e-6).all()
+    seen, bare = (synthetic.scene((1024, 1024), 3, scars=part).values for part in (scars, scars.iloc[:0]))
+    changed = (seen != bare).any(axis=0)
+    assert not changed[~ndimage.binary_dilation(expected, iterations=2)].any()
+    assert changed[expected & on_land].mean() > 0.9
