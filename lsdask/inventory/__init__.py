@@ -2,6 +2,7 @@
 
 from lsdask.inventory.attributes import change, change_block, summarize
 from lsdask.inventory.burning import burn, burn_block, hull, load, on_pixels, rasterize, to_map, to_pixels
+from lsdask.inventory.describing import describe
 from lsdask.inventory.lie import terrain
 from lsdask.inventory.polygons import batches, vectorize
 from lsdask.inventory.shaping import fill_holes, simplify
@@ -13,6 +14,7 @@ __all__ = [
     "burn_block",
     "change",
     "change_block",
+    "describe",
     "fill_holes",
     "hull",
     "load",
