@@ -9,7 +9,8 @@ computing, and 2**32 and more for one done whose stored objects have the checksu
 bytes, as earlier versions wrote, holds 0, 1 and 2.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,12 +35,14 @@ class Ledger:
 
     Attributes
     ----------
+    target : str, Path or zarr Store
+        Whose it is.
     entries : (rows, columns) uint64 array
         See the head of this module.
     """
 
     def __init__(self, target: store.Place, stored: zarr.Array) -> None:
-        self._target, self._stored = target, stored
+        self.target, self._stored = target, stored
         self._changed: set[tuple[int, int]] = set()
         self.entries: np.ndarray = np.asarray(stored[:]).astype("uint64")
         group, names = store.group(target), stored.attrs.get(VARIABLES, [])
@@ -67,7 +70,7 @@ class Ledger:
     def skip(self, place: tuple[int, int]) -> None:
         """Remove what is stored of a void tile, so that it reads as no data; ``flush`` makes it last."""
         for key in self.keys(place):
-            store.remove(self._target, key)
+            store.remove(self.target, key)
         self._set(place, VOID)
 
     def keys(self, place: tuple[int, int]) -> list[str]:
@@ -80,7 +83,7 @@ class Ledger:
         while self._changed:
             row, column = min(self._changed)
             part = np.s_[row * CHUNK : (row + 1) * CHUNK, column * CHUNK : (column + 1) * CHUNK]
-            with store.told(self._target):
+            with store.told(self.target):
                 self._stored[part] = self.entries[part].astype(self._stored.dtype)
             self._changed.remove((row, column))
 
@@ -187,12 +190,13 @@ def read(target: str | Path) -> Ledger:
         return Ledger(target, store.group(target, write=True)[NAME])  # type: ignore[arg-type]
 
 
-def done(target: str | Path) -> np.ndarray:
-    """Say which tiles of a target are done, without the right to write it.
+def entries(target: str | Path) -> np.ndarray:
+    """Give the entries of the ledger of a target, without the right to write it.
 
     Returns
     -------
-    (rows, columns) bool array
+    (rows, columns) uint64 array
+        See the head of this module.
 
     Raises
     ------
@@ -201,7 +205,17 @@ def done(target: str | Path) -> np.ndarray:
     """
     plan_of(target)
     with store.told(target):
-        return np.asarray(store.group(target)[NAME][:]) != TO_DO  # type: ignore[index]
+        return np.asarray(store.group(target)[NAME][:]).astype("uint64")  # type: ignore[index]
+
+
+def done(target: str | Path) -> np.ndarray:
+    """Say which tiles of a target need nothing more, without the right to write it; as ``entries``.
+
+    Returns
+    -------
+    (rows, columns) bool array
+    """
+    return entries(target) != TO_DO
 
 
 class Lock(Protocol):
@@ -230,6 +244,29 @@ def lock(target: str | Path) -> Lock:
     return _FileLock(target) if store.is_local(target) else store.Lease(str(target)).acquire()
 
 
+@contextmanager
+def held(target: str | Path) -> Iterator[Lock]:
+    """Take a target for the time of a block: see ``lock``."""
+    taken = lock(target)
+    try:
+        yield taken
+    finally:
+        taken.release()
+
+
+def is_locked(target: str | Path) -> bool:
+    """Say whether a run writes a local target now; False for one elsewhere, which tells only those who wait."""
+    if not store.is_local(target):
+        return False
+    try:
+        _FileLock(target, 0).release()
+    except OtherPlan:
+        return True
+    except OSError:  # a folder that may not be written is not being written
+        return False
+    return False
+
+
 class _NoLock:
     def check(self) -> None:
         pass
@@ -239,8 +276,9 @@ class _NoLock:
 
 
 class _FileLock(_NoLock):
-    def __init__(self, target: str | Path) -> None:
-        self._held = FileLock(Path(target) / NAME / ".lock", timeout=0)
+    def __init__(self, target: str | Path, seconds: float = 0.5) -> None:
+        # Who only asks whether it is taken holds it for a moment.
+        self._held = FileLock(Path(target) / NAME / ".lock", timeout=seconds)
         try:
             self._held.acquire()
         except Timeout as error:

@@ -5,10 +5,24 @@ itself, computes, and writes one whole shard of the target, so tasks share nothi
 submitted in a bounded window. A tile that fails never stops the others: the run ends and names it.
 """
 
+from lsdask.tasks.checking import Checked, Status, status, verify
 from lsdask.tasks.driving import FLUSH_SECONDS
 from lsdask.tasks.journal import metrics
 from lsdask.tasks.pools import Kernel, attempt
 from lsdask.tasks.reports import Failure, Place, Report
 from lsdask.tasks.running import run
 
-__all__ = ["FLUSH_SECONDS", "Failure", "Kernel", "Place", "Report", "attempt", "metrics", "run"]
+__all__ = [
+    "FLUSH_SECONDS",
+    "Checked",
+    "Failure",
+    "Kernel",
+    "Place",
+    "Report",
+    "Status",
+    "attempt",
+    "metrics",
+    "run",
+    "status",
+    "verify",
+]

@@ -65,8 +65,8 @@ class Journal:
 
     def _write(self, text: str) -> None:
         if not self._is_remote:
-            with open(_file(self._target), "a") as lines:
-                lines.write(text)
+            with open(_file(self._target), "ab") as lines:
+                lines.write((b"" if _whole(_file(self._target)) else b"\n") + text.encode())
             return
         self._parts += 1
         with store.told(self._target):
@@ -89,10 +89,8 @@ def metrics(target: str | Path) -> Iterator[dict[str, Any]]:
         ``tried``, ``stored_bytes`` and what the kernel measured.
     """
     for text in _texts(store.text(target)):
-        # A run that was killed while it wrote leaves half a line, to which the next run has added.
-        for line in text.splitlines():
-            if line.startswith('{"tile"') and line.endswith("}"):
-                yield json.loads(line)
+        # A run that was killed while it wrote leaves half a line.
+        yield from (json.loads(line) for line in text.splitlines() if line.endswith("}"))
 
 
 def _texts(target: str) -> Iterator[str]:
@@ -106,6 +104,14 @@ def _texts(target: str) -> Iterator[str]:
         held = store.objects(target)
         keys = [found["path"] for page in held.list(f"{ledger.NAME}/metrics") for found in page]
         yield from (bytes(held.get(key).bytes()).decode() for key in sorted(keys))
+
+
+def _whole(file: Path) -> bool:
+    """Say whether a file ends with a whole line."""
+    with open(file, "rb") as lines:
+        end = lines.seek(0, 2)
+        lines.seek(max(end - 1, 0))
+        return lines.read() in (b"", b"\n")
 
 
 def _file(target: str) -> Path:

@@ -32,7 +32,8 @@ class Report:
     seconds : float
         Wall time of this run.
     metrics : dict
-        Sums of what the kernel measured over the tiles of this run.
+        Sums of what the kernel measured over the tiles of this run, and ``stored_bytes``. Names that end in ``_s``
+        are seconds.
     void : int
         Tiles that need no computing.
     """
@@ -52,7 +53,26 @@ class Report:
             raise Unfinished(str(self))
         return self
 
+    def shares(self) -> dict[str, float]:
+        """Say on what the tiles spent their time: shares of the seconds that the kernel measured.
+
+        Returns
+        -------
+        dict
+            From the name of a step, such as ``read``, ``compute`` or ``write``, to its share; they sum to 1.
+        """
+        seconds = {name[:-2]: value for name, value in self.metrics.items() if name.endswith("_s")}
+        whole = sum(seconds.values())
+        return {name: value / whole for name, value in seconds.items()} if whole else {}
+
     def __str__(self) -> str:
+        return " ".join([self._what(), *self._time()])
+
+    def _time(self) -> list[str]:
+        shares = ", ".join(f"{name} {share:.0%}" for name, share in self.shares().items())
+        return [f"Of the time of the tiles: {shares}."] if shares else []
+
+    def _what(self) -> str:
         text = f"{self.target}: {self.done} of {self.tiles} tiles in {self.seconds:.1f} s"
         text += f", {self.skipped} done before" if self.skipped else ""
         text += f", {self.void} void" if self.void else ""

@@ -34,14 +34,11 @@ class Target:
         """Take the target for this run, made if there is nothing: locally the lock lies in it, else beside it."""
         if store.is_local(self.path):
             self._prepare()
-        lock = ledger.lock(self.path)
-        try:
+        with ledger.held(self.path) as lock:
             if not store.is_local(self.path):
                 self._prepare()
             sweep(self.path, self.grid.count)
             yield lock
-        finally:
-            lock.release()
 
     def _prepare(self) -> None:
         """Make the target, or check that it holds this run."""
