@@ -7,7 +7,7 @@ DEMO ?= demo-out
 export LSDASK_DATA ?= $(abspath ../shared/data)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format lock bench clean
+.PHONY: help setup demo test test-slow lint format docs wheel lock bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -41,6 +41,12 @@ format: setup ## let ruff put the code in order
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: setup ## this project's site, in docs/_build/html; a warning is an error
+	$(BIN)/python -m sphinx -W --keep-going -n -q -d docs/_build/trees docs docs/_build/html
+
+wheel: setup ## wheel and sdist, in dist/
+	$(BIN)/uv build --quiet --out-dir dist
+
 lock: setup ## pin every version again, names and versions only
 	$(BIN)/uv pip compile --quiet --upgrade pyproject.toml --all-extras --no-emit-index-url --no-header --python-version 3.12 -o requirements.lock
 
@@ -55,4 +61,4 @@ bench: setup ## the benchmarks, one JSON line each
 	$(BIN)/python benchmarks/predict.py --rivals
 
 clean: ## remove what make made
-	rm -rf $(VENV) $(DEMO) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(DEMO) dist docs/_build docs/reference .mypy_cache .ruff_cache .pytest_cache .hypothesis
