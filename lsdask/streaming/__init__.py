@@ -12,11 +12,11 @@ order is planned in integers before anything is read:
 So the order of an epoch depends on the seed and the epoch, never on threads or timing; any batch of it can be gone
 on from; and ranks and loader workers take disjoint shares of it.
 
-A stream's batches can be read by Dask workers (``client=``), made by other processes (``Processes``), taken as torch
-tensors (``stream.torch()``), on a device (``stream.on(device)``), or by Lightning (``data_module``).
+A stream's batches can be read by Dask workers (``client=``), made by other processes (``stream.in_processes()``), and
+taken as torch tensors (``stream.torch()``), on a device (``stream.on(device)``), or by Lightning (``data_module``).
 """
 
-from lsdask.streaming.epochs import Stream
+from lsdask.streaming.epochs import Stream, data_module
 from lsdask.streaming.folders import stack
 from lsdask.streaming.holding import Batch
 from lsdask.streaming.mixed import MixedStream
@@ -24,4 +24,15 @@ from lsdask.streaming.planning import Layout, Plan
 from lsdask.streaming.reading import floats_block
 from lsdask.streaming.tiles import MIB, TileStream
 
-__all__ = ["MIB", "Batch", "Layout", "MixedStream", "Plan", "Stream", "TileStream", "floats_block", "stack"]
+__all__ = [
+    "MIB",
+    "Batch",
+    "Layout",
+    "MixedStream",
+    "Plan",
+    "Stream",
+    "TileStream",
+    "data_module",
+    "floats_block",
+    "stack",
+]

@@ -2,7 +2,7 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any, Self
 
@@ -15,8 +15,8 @@ from lsdask.streaming.holding import Batch
 class Stream(ABC):
     """Batches of tiles, an epoch at a time; what they are is said by those that derive from it.
 
-    An iteration that comes to its end raises ``epoch`` by one, so that the next has another order. An epoch is a
-    fixed sequence of batches: whatever gives them (threads, workers, a process that went on in its middle), the n-th
+    With its last batch ``epoch`` rises by one, so that the next iteration has another order. An epoch is a fixed
+    sequence of batches: whatever gives them (threads, workers, a process that went on in its middle), the n-th
     is the n-th.
 
     Attributes
@@ -77,15 +77,22 @@ class Stream(ABC):
 
     def __iter__(self) -> Iterator[Batch]:
         """Give the batches of the current epoch, or those left of it after ``load_state_dict``."""
+        return self._counted(iter)
+
+    def _counted(self, through: Callable[[Iterator[Batch]], Iterator[Any]]) -> Iterator[Any]:
+        """Give what ``through`` makes of an epoch's batches, and count what was given."""
         if os.getpid() != self._process:
             do = "Pass multiprocessing_context='spawn' or 'forkserver' to the DataLoader"
             raise BadInput(sentence("a stream", "not be used in a forked process, where Zarr may hang", "a fork", do))
-        self._given, self._skip = self._skip, 0
+        self._given, self._skip, last = self._skip, 0, len(self)
         with closing(self.batches(self.epoch, self._given)) as coming:  # type: ignore[type-var]  # a generator
-            for batch in coming:
+            for item in through(coming):
                 self._given += 1
-                yield batch
-        self.epoch, self._given = self.epoch + 1, 0
+                if self._given == last:  # now, as Lightning asks for no more than len() says
+                    self.set_epoch(self.epoch + 1)
+                yield item
+        if last == 0:
+            self.set_epoch(self.epoch + 1)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _process=os.getpid())
@@ -116,17 +123,33 @@ class Stream(ABC):
 
         Its items are whole batches: image float32 (tile, band, y, x) with NaN for no data, as the networks of
         ``models`` take it, and mask uint8 (tile, y, x); or the image alone where there is no mask. Pass it to
-        ``DataLoader(..., batch_size=None)``, whose workers must be started with
-        ``multiprocessing_context="spawn"`` or ``"forkserver"``, and divide the stream's ``lanes``. Workers begin at
-        the dataset's own ``epoch`` and ``batch``: call its ``set_epoch`` before each epoch. ``streaming.Processes``
-        does all that by itself.
+        ``DataLoader(..., batch_size=None)``. Loader workers, if any, must divide the stream's ``lanes`` and be started
+        with ``multiprocessing_context="spawn"`` or ``"forkserver"``; call the dataset's ``set_epoch`` before each
+        epoch, as with torch's DistributedSampler, or each has the same order. ``in_processes`` needs none of that.
         """
         from lsdask.streaming.loading import TileDataset
 
         return TileDataset(self)
 
+    def in_processes(self, workers: int = 1) -> "Stream":
+        """Give a stream of the same batches, made by other processes; see ``loading.Processes``.
+
+        Parameters
+        ----------
+        workers : int
+            Processes. One is enough for most; more must divide the stream's ``lanes``.
+
+        Raises
+        ------
+        BadInput
+            If they do not, or the stream reads by a Dask client.
+        """
+        from lsdask.streaming.loading import Processes
+
+        return Processes(self, workers=workers)
+
     def on(self, device: Any) -> Iterator[Any]:
-        """Give an epoch's batches as tensors on a device, the next one copied while the model works on this one.
+        """Give an epoch's batches as tensors on a device, the next one copied there while the model works on this one.
 
         Parameters
         ----------
@@ -137,6 +160,35 @@ class Stream(ABC):
         Batch of tensors
             image float32 (tile, band, y, x), NaN for no data; mask uint8 (tile, y, x) or None.
         """
+        import torch
+
         from lsdask.streaming.loading import on_device
 
-        return on_device(self, device)
+        return self._counted(lambda batches: on_device(batches, self.nodata, torch.device(device)))
+
+
+def data_module(train: Stream, valid: Stream | None = None, *, workers: int = 0) -> Any:
+    """Give a ``LightningDataModule`` of streams, whose batches reach the model as ``Stream.on`` gives them.
+
+    Under DDP each rank takes its own share (``Stream.part``), of equal lengths in training. The place in an epoch is
+    kept in Lightning's checkpoints, and gone on from.
+
+    Parameters
+    ----------
+    train, valid : Stream
+        With the same nodata.
+    workers : int
+        Processes that make the batches of each stream, as ``Stream.in_processes``; 0 for none.
+
+    Raises
+    ------
+    BadInput
+        If the streams have other bands or nodata than each other.
+    """
+    for what in ("bands", "nodata"):
+        mine, theirs = str(getattr(train, what)), str(getattr(valid or train, what))
+        if mine != theirs:
+            raise BadInput(sentence("valid", f"have the {what} of train, {mine}", theirs))
+    from lsdask.streaming.modules import JudgedTileModule, TileModule
+
+    return TileModule(train, workers) if valid is None else JudgedTileModule(train, valid, workers)

@@ -30,8 +30,8 @@ MIB = 2**20
 class TileStream(Stream):
     """Batches of tiles, each tile once an epoch; iterate for an epoch of ``Batch(image, mask)``.
 
-    An iteration that comes to its end raises ``epoch`` by one, so that the next has another order. Without
-    ``shuffle`` tiles come in the table's order, and memory is what that order needs (for a grid, a row of chunks).
+    With its last batch ``epoch`` rises by one, so that the next iteration has another order. Without ``shuffle``
+    tiles come in the table's order, and memory is what that order needs (for a grid, a row of chunks).
 
     Parameters
     ----------
