@@ -6,23 +6,12 @@
 * ``landslides``, ``by_size``, ``match``, ``near``: landslides rather than pixels.
 """
 
-from lsdask.evaluate.counts import (
-    FN,
-    FP,
-    TN,
-    TP,
-    Counts,
-    agreement,
-    agreement_block,
-    compare,
-    count,
-    score,
-    sweep,
-    tally_block,
-    within,
-)
+from lsdask.evaluate.agreeing import FN, FP, TN, TP, agreement, agreement_block, within
+from lsdask.evaluate.counts import Counts, count, score, sweep
 from lsdask.evaluate.curves import average_precision, best, roc_auc
+from lsdask.evaluate.experiments import compare
 from lsdask.evaluate.objects import Matches, by_size, landslides, match, near
+from lsdask.evaluate.tallying import tally_block
 from lsdask.evaluate.trust import area, blocks, bootstrap
 
 __all__ = [

@@ -15,7 +15,8 @@ from scipy import ndimage
 
 from lsdask import inventory, schema, tiling
 from lsdask.errors import BadInput, sentence
-from lsdask.evaluate.counts import FN, FP, TP, Counts, agreement
+from lsdask.evaluate.agreeing import FN, FP, TP, agreement
+from lsdask.evaluate.counts import Counts
 
 SIZES_M2 = (1e3, 1e4, 1e5)
 """Where size classes begin and end: landslides under 0.1 ha, to 1 ha, to 10 ha, and larger."""

@@ -10,7 +10,8 @@ import pandas as pd
 import xarray as xr
 
 from lsdask.errors import BadInput, sentence
-from lsdask.evaluate.counts import FN, FP, TN, TP, Counts, agreement
+from lsdask.evaluate.agreeing import FN, FP, TN, TP, agreement
+from lsdask.evaluate.counts import Counts
 
 COLUMNS = {"tp": TP, "fp": FP, "fn": FN, "tn": TN}
 
