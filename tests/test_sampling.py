@@ -138,7 +138,7 @@ def test_describe_refuses_what_it_cannot_count():
         sampling.describe(tiles, mask=layer(np.full((8, 8), 2, dtype="uint8")))
     with pytest.raises(BadInput, match=r"lie inside the image of 6 x 9 px. Got tile 0 .y=0, x=0, size=8."):
         sampling.describe(tiles, mask=blank(6, 9))
-    with pytest.raises(BadInput, match="at least one of mask, valid, labels"):
+    with pytest.raises(BadInput, match="at least one of valid, mask, labels"):
         sampling.describe(tiles)
     with pytest.raises(BadInput, match=r"labels must be uint8. Got int64"):
         sampling.describe(tiles, labels=blank(8, 8).astype("int64"))

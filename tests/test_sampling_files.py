@@ -24,7 +24,7 @@ SIDES = st.integers(10, 70)
 @pytest.fixture
 def small_strips(monkeypatch):
     """Strips and row groups of so few rows that small tables are cut."""
-    monkeypatch.setattr(surveying, "CHUNK", 16)
+    monkeypatch.setattr(surveying, "LEAST", 16)
     monkeypatch.setattr(files, "ROWS", 50)
 
 
@@ -82,7 +82,7 @@ def test_a_survey_refuses_as_a_grid_does():
     image = layer(np.zeros((20, 30), "uint8"), 10)
     with pytest.raises(BadInput, match="size must not exceed the image"):
         sampling.survey(image, 21, mask=image)
-    with pytest.raises(BadInput, match="at least one of mask, valid, labels, agreement"):
+    with pytest.raises(BadInput, match="at least one of valid, mask, labels, agreement"):
         sampling.survey(image, 5)
     with pytest.raises(BadInput, match=r"have the image's shape \(20, 30\). Got \(20, 29\)"):
         sampling.survey(image, 5, mask=image[:, 1:])

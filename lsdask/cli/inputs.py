@@ -35,13 +35,10 @@ def streams_of(
     image: "xr.DataArray", mask: "xr.DataArray", tiles: Path, batch: int, seed: int, **options: Any
 ) -> tuple[Any, Any]:
     """Stream the train tiles of a table, shuffled, and its valid tiles."""
-    import pandas as pd
-
-    table = pd.read_parquet(there(tiles, "tiles"))
     train, valid = (
         ls.streaming.TileStream(
             image,
-            table[table.split == split],
+            ls.sampling.read(tiles, split=split, columns=("y", "x", "size")),
             mask=mask,
             batch_size=batch,
             shuffle=split == "train",

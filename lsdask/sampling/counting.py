@@ -55,8 +55,8 @@ def describe(
     Raises
     ------
     BadInput
-        If no layer is given, layers differ in shape, a tile lies outside them, or a layer holds values that stand
-        for nothing.
+        If no layer is given, layers differ in shape or grid, a tile lies outside them, or a layer holds values that
+        stand for nothing.
     """
     layers = layers_of(mask, valid, labels, agreement)
     check(tiles)
@@ -201,7 +201,7 @@ def layers_of(
     """Check the layers and give those there are, each (y, x)."""
     if valid is not None and (valid.dtype != bool or "band" in valid.dims):
         valid = schema.valid(valid)
-    given = {"mask": mask, "valid": valid, "labels": labels, "agreement": agreement}
+    given = {"valid": valid, "mask": mask, "labels": labels, "agreement": agreement}
     layers = {name: layer for name, layer in given.items() if layer is not None}
     if not layers:
         raise BadInput(sentence("the layers", f"be at least one of {', '.join(given)}", "none"))
@@ -212,7 +212,15 @@ def layers_of(
     shapes = {name: layer.shape for name, layer in layers.items()}
     if len(set(shapes.values())) > 1:
         raise BadInput(sentence("the layers", "have one shape", str(shapes)))
+    check_grids(layers)
     return layers
+
+
+def check_grids(layers: Mapping[str, xr.DataArray]) -> None:
+    """Raise BadInput unless the layers that have a grid have one."""
+    placed = [(name, layer) for name, layer in layers.items() if "spatial_ref" in layer.coords]
+    for name, layer in placed[1:]:
+        schema.on_grid(layer, placed[0][1], name, placed[0][0])
 
 
 def count(windows: np.ndarray, layers: Mapping[str, xr.DataArray]) -> Counts:

@@ -89,14 +89,16 @@ def parts(path: str | Path, columns: Sequence[str] | None = None) -> Iterator[pd
     return (file.read_row_group(i, columns=_list(columns)).to_pandas() for i in range(file.num_row_groups))
 
 
-def read(path: str | Path, *, split: str | None = None, columns: Sequence[str] | None = None) -> pd.DataFrame:
+def read(
+    path: str | Path, *, split: str | None = None, scene: str | None = None, columns: Sequence[str] | None = None
+) -> pd.DataFrame:
     """Read a tile index from a file, no more of it than is asked for.
 
     Parameters
     ----------
     path : path
-    split : str, optional
-        Keep the tiles of one split.
+    split, scene : str, optional
+        Keep the tiles of one split, of one scene.
     columns : sequence of str, optional
         Read those only, ``("y", "x", "size")`` for a stream; all by default.
 
@@ -108,11 +110,14 @@ def read(path: str | Path, *, split: str | None = None, columns: Sequence[str] |
     Raises
     ------
     NotFound, BadInput
-        If the file is not there, is no parquet, or lacks a column.
+        If the file is not there, is no parquet, lacks a column, or is of several scenes that ``columns`` would not
+        tell apart.
     """
-    _open(path, [*(columns or ()), *(["split"] if split else [])])
-    filters = [("split", "==", split)] if split else None
-    return pq.read_table(path, columns=_list(columns), filters=filters).to_pandas()
+    wanted = [(column, "==", value) for column, value in (("split", split), ("scene", scene)) if value is not None]
+    file = _open(path, [*(columns or ()), *(column for column, _, _ in wanted)])
+    if "scene" in file.schema_arrow.names and scene is None and "scene" not in (columns or ("scene",)):
+        raise BadInput(sentence("scene", "name a scene of the table, or columns hold 'scene'", "none"))
+    return pq.read_table(path, columns=_list(columns), filters=wanted or None).to_pandas()
 
 
 def columns_of(path: str | Path) -> list[str]:

@@ -151,7 +151,7 @@ def folds_file(source: str | Path, target: str | Path, k: int, **options: Any) -
     return files.write(_divided(files.parts(source), division, _as_folds, range(k)), target)
 
 
-def as_split(tiles: pd.DataFrame, fold: int) -> pd.DataFrame:
+def as_split(tiles: pd.DataFrame, fold: int, *, k: int | None = None) -> pd.DataFrame:
     """Make one fold the test, the next the validation (of three folds or more), and the others the training.
 
     Parameters
@@ -159,6 +159,8 @@ def as_split(tiles: pd.DataFrame, fold: int) -> pd.DataFrame:
     tiles : DataFrame
         A tile index with the column ``fold``.
     fold : int
+    k : int, optional
+        How many folds there are, where ``tiles`` are a part of a table; by default as many as they name.
 
     Returns
     -------
@@ -167,7 +169,7 @@ def as_split(tiles: pd.DataFrame, fold: int) -> pd.DataFrame:
     """
     check(tiles, "fold")
     of = tiles["fold"].to_numpy()
-    k = int(of.max()) + 1
+    k = k or int(of.max()) + 1
     if not 0 <= fold < k:
         raise BadInput(sentence("fold", f"be from 0 to {k - 1}", f"fold={fold}"))
     cases = [of < 0, of == fold, (of == (fold + 1) % k) & (k > 2)]

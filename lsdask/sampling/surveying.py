@@ -8,9 +8,12 @@ import pandas as pd
 import xarray as xr
 
 from lsdask.errors import BadInput, sentence
-from lsdask.sampling.counting import CHUNK, Counts, count, finish, layers_of, lazy
+from lsdask.sampling.counting import Counts, check_grids, count, finish, layers_of, lazy
 from lsdask.sampling.placing import grid_axes, product
 from lsdask.sampling.tables import shape_of, windows_of
+
+LEAST = 512
+"""Rows of pixels that are counted at once, at least."""
 
 
 def survey(
@@ -40,7 +43,7 @@ def survey(
     Raises
     ------
     BadInput
-        As ``grid`` and ``describe``, or if the layers have another shape than the image.
+        As ``grid`` and ``describe``, or if the layers have another shape or grid than the image.
 
     Examples
     --------
@@ -51,6 +54,7 @@ def survey(
     shape = shape_of(next(iter(layers.values())))
     if shape != shape_of(image):
         raise BadInput(sentence("the layers", f"have the image's shape {shape_of(image)}", str(shape)))
+    check_grids({"image": image, **layers})
     return _bands(*axes, size, layers)
 
 
@@ -74,10 +78,10 @@ def _bands(
 
 
 def _strips(layers: Mapping[str, xr.DataArray]) -> list[tuple[int, int]]:
-    """Cut the rows where chunks end, those of the layer with the tallest, into strips of ``CHUNK`` rows or more."""
+    """Cut the rows where chunks end, those of the layer with the tallest, into strips of ``LEAST`` rows or more."""
     ends = min((np.cumsum(lazy(layer).chunksizes["y"]) for layer in layers.values()), key=len)
     cuts = [0]
     for end in ends.tolist():
-        if end - cuts[-1] >= CHUNK or end == ends[-1]:
+        if end - cuts[-1] >= LEAST or end == ends[-1]:
             cuts.append(end)
     return list(pairwise(cuts))

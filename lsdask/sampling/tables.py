@@ -38,7 +38,10 @@ def check(tiles: pd.DataFrame, *columns: str, name: str = "tiles") -> None:
 
 
 def check_inside(tiles: pd.DataFrame, shape: tuple[int, int]) -> None:
-    """Raise BadInput unless every tile lies in an image of ``shape`` (y, x)."""
+    """Raise BadInput unless every tile lies in one image of ``shape`` (y, x)."""
+    if "scene" in tiles and tiles["scene"].nunique() > 1:
+        names = ", ".join(map(str, tiles["scene"].unique()))
+        raise BadInput(sentence("tiles", "be of one scene", names, "Take one: tiles[tiles['scene'] == name]"))
     y, x, size = (tiles[column].to_numpy() for column in ("y", "x", "size"))
     outside = (y < 0) | (x < 0) | (size < 1) | (y + size > shape[0]) | (x + size > shape[1])
     if outside.any():
