@@ -108,7 +108,7 @@ def test_several_classes_have_names(tmp_path: Path) -> None:
     image = random_mosaic((1, 20, 20), void=0)
     store.write(image, tmp_path / "image.zarr")
     predict.run(
-        tmp_path / "image.zarr", tmp_path / "scores.zarr", two_classes, classes=["scar", "fern"], progress=False
+        tmp_path / "image.zarr", tmp_path / "scores.zarr", two_classes, halo=0, classes=["scar", "fern"], progress=False
     )
     scores = store.open(tmp_path / "scores.zarr")
     assert list(scores["class"].values) == ["scar", "fern"]
@@ -116,14 +116,14 @@ def test_several_classes_have_names(tmp_path: Path) -> None:
     with pytest.raises(
         BadInput, match=r"model must give scores .* for the classes \('landslide',\). Got \(1, 2, .*Pass"
     ):
-        predict.apply(image, two_classes).compute()
+        predict.apply(image, two_classes, halo=0).compute()
 
 
 def test_plain_xarray_reads_probabilities(tmp_path: Path) -> None:
     import rioxarray  # noqa: F401
 
     image = random_mosaic((1, 20, 20), void=0.3)
-    predict.run(image, tmp_path / "scores.zarr", Box(0), progress=False)
+    predict.run(image, tmp_path / "scores.zarr", Box(0), halo=0, progress=False)
     plain = xr.open_zarr(tmp_path / "scores.zarr")["scores"]
     np.testing.assert_allclose(plain.values, schema.decode_scores_block(store.open(tmp_path / "scores.zarr").values))
     assert plain.rio.crs.to_epsg() == 32723
@@ -137,7 +137,7 @@ def test_a_small_image_is_not_padded_to_a_whole_tile() -> None:
         return np.zeros((1, 1, *blocks.shape[2:]), "float32")
 
     folder = tempfile.mkdtemp()
-    predict.run(random_mosaic((1, 100, 70)), f"{folder}/s.zarr", model, progress=False)
+    predict.run(random_mosaic((1, 100, 70)), f"{folder}/s.zarr", model, halo=64, progress=False)
     shutil.rmtree(folder)
     assert seen == [(1, 1, 256, 256)]
 

@@ -1,5 +1,7 @@
 """A model as a function of numpy blocks, which is all that prediction knows of it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from math import isnan
 from pathlib import Path
@@ -11,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lsdask.errors import BadInput, sentence
+from lsdask.models.architectures import assemble
 from lsdask.models.folder import load, read_spec
 from lsdask.models.folding import fold
 from lsdask.models.precision import Check, Precision, candidates, check_precision, compare, reduce
@@ -33,19 +36,27 @@ class Runner:
     ----------
     spec : Spec
         What the model is.
+    stride : int
+        What the sides of its input must be divisible by, pixels; other blocks are padded.
     precision : str
         ``"auto"`` until settled.
+    compile : bool
+        Whether it runs compiled.
     checks : list of Check
         What the comparison of precisions found, if one was made.
     """
 
-    def __init__(self, source: Segmenter | str | Path, nodata: float | None, device: str, precision: str) -> None:
+    def __init__(
+        self, source: Segmenter | str | Path, nodata: float | None, device: str, precision: str, compile: bool
+    ) -> None:
         self.source = source if isinstance(source, Segmenter) else Path(source)
         self.nodata = None if nodata is None or isnan(nodata) else nodata
         self.device = device
         self.precision = precision
+        self.compile = compile
         self.checks: list[Check] = []
         self.spec: Spec = source.spec if isinstance(source, Segmenter) else read_spec(source)
+        self.stride = source.stride if isinstance(source, Segmenter) else _stride(self.spec)
         self._start()
 
     def _start(self) -> None:
@@ -76,9 +87,11 @@ class Runner:
         ------
         BadInput
             If the band count is not the model's, or a value makes scores that are not finite.
+        MemoryError
+            If so many blocks do not fit into the device's memory.
         """
         self._check(blocks)
-        with self._lock, torch.inference_mode():
+        with self._lock, torch.inference_mode(), _memory_told():
             image = self._put(blocks)
             precision = self._settle(image)
             scores = self._scores(image, precision)
@@ -152,9 +165,10 @@ class Runner:
         """Give the model, ready to run in a precision; made on first use, once a process."""
         if precision not in self._ready:
             exact = precision == "float32"
-            self._ready[precision] = (
-                self._prepare(device) if exact else reduce(self._model(device, "float32"), precision)
-            )
+            made = self._prepare(device) if exact else reduce(self._model(device, "float32"), precision)
+            if self.compile:
+                made.compile()  # in place: what is called is compiled, what is copied is not
+            self._ready[precision] = made
         return self._ready[precision]
 
     def _prepare(self, device: torch.device) -> nn.Module:
@@ -171,6 +185,7 @@ def runner(
     nodata: float | None,
     device: str = "auto",
     precision: str = "auto",
+    compile: bool = False,
 ) -> Runner:
     """Make a function of blocks as stored that gives probabilities.
 
@@ -185,6 +200,9 @@ def runner(
     precision : str
         ``"float32"``, ``"bfloat16"``, ``"float16"``, or ``"auto"``: a reduced one that the hardware computes,
         if on the first block with data its scores agree with float32's (``models.precision``).
+    compile : bool
+        Run through ``torch.compile``, which takes a minute or so for each shape of blocks and, on a CPU, needs a C++
+        compiler.
 
     Returns
     -------
@@ -202,7 +220,7 @@ def runner(
     if not isinstance(model, Segmenter | str | Path):
         rule = "be a model folder, or made by lsdask.models.build or load"
         raise BadInput(sentence("model", rule, f"a {type(model).__name__}"))
-    return Runner(model, nodata, find_device(device), precision)
+    return Runner(model, nodata, find_device(device), precision, compile)
 
 
 def find_device(device: str) -> str:
@@ -222,6 +240,26 @@ def find_device(device: str) -> str:
         rule = "be a device of this machine"
         raise BadInput(sentence("device", rule, f"device={device!r}: {told}", "Pass 'auto' or 'cpu'")) from why
     return device
+
+
+def _stride(spec: Spec) -> int:
+    """Give a network's stride without making its weights."""
+    with torch.device("meta"):
+        return assemble(spec).stride
+
+
+@contextmanager
+def _memory_told() -> Iterator[None]:
+    """Raise what torch says where memory is full, on a GPU or a CPU, as MemoryError."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        torch.cuda.empty_cache()
+        raise MemoryError(str(error)) from error
+    except RuntimeError as error:
+        if "DefaultCPUAllocator" not in str(error):
+            raise
+        raise MemoryError(str(error)) from error
 
 
 def float_block(blocks: np.ndarray, nodata: float | None) -> np.ndarray:

@@ -9,17 +9,32 @@ from lsdask.predict.scoring import NAME, Scorer
 
 @dataclass(frozen=True)
 class Kernel:
-    """Reads a tile's block, scores it and writes the tile: one task of ``run``."""
+    """Reads a tile's block, scores it and writes the tile: one task of ``run``.
+
+    Attributes
+    ----------
+    reader : store.Reader
+        Of the image.
+    target : str
+        The store of scores.
+    scorer : Scorer
+    where : store.Reader or None
+        Of the mask that says where scores are wanted; where none is, the image is not read.
+    """
 
     reader: store.Reader
     target: str
     scorer: Scorer
+    where: store.Reader | None = None
 
     def __call__(self, tile: tiling.Tile) -> dict[str, float]:
         begun = time.perf_counter()
-        data = self.reader.read(*tile.read)
+        where = None if self.where is None else self.where.read(*tile.write)
+        wanted = where is None or bool(where.any())
+        data = self.reader.read(*tile.read) if wanted else None
         read = time.perf_counter()
-        scores = self.scorer.tile(data, tile)
+        size = tuple(side.stop - side.start for side in tile.write)
+        scores = self.scorer.unknown(size) if data is None else self.scorer.tile(data, tile, where)
         computed = time.perf_counter()
         store.put(self.target, scores, *tile.write, name=NAME)
         return {

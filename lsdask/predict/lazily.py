@@ -1,52 +1,30 @@
 """Scores of an image, lazily."""
 
-from collections.abc import Sequence
+from typing import Unpack
 
 import dask.array as da
 import numpy as np
 import xarray as xr
 
 from lsdask import tiling
+from lsdask.predict.jobs import Options
 from lsdask.predict.scoring import Model, Scorer, scorer_of, scores_like
 
 
-def apply(
-    image: xr.DataArray,
-    model: Model,
-    *,
-    tile: int = 2048,
-    halo: int = 64,
-    classes: Sequence[str] | None = None,
-    dtype: str = "uint8",
-    edge: tiling.Edge = "reflect",
-    fill: float = 0.0,
-    device: str = "auto",
-    precision: str = "auto",
-) -> xr.DataArray:
+def apply(image: xr.DataArray, model: Model, **options: Unpack[Options]) -> xr.DataArray:
     """Give the scores of an image, lazily: for a notebook, and images of up to some thousand tiles.
 
     Parameters
     ----------
     image : DataArray (band, y, x)
         For a network, with the bands it was trained on.
-    model : path, torch module or callable
+    model : path, torch module, callable or list
         A model folder, a network of ``models``, any other torch module (it sees raw units, void as 0, and gives
-        logits; see ``models.wrap``), or any callable from numpy blocks (n, band, y, x), as stored, to probabilities
-        (n, class, y, x).
-    tile : int
-        Side of a chunk of the scores, in pixels.
-    halo : int
-        Context on each side of a tile, in pixels.
-    classes : sequence of str, optional
-        Names of the classes; a callable that gives more than one needs them.
-    dtype : {"uint8", "float32"}
-        ``uint8`` holds ``round(p * 250)``, and 255 where unknown; ``float32`` holds p, and NaN.
-    edge : {"reflect", "nearest"}
-        What stands outside the image.
-    fill : float
-        What a callable sees where there is no data.
-    device, precision : str
-        For a network: see ``models.runner``.
+        logits; see ``models.wrap``), any callable from numpy blocks (n, band, y, x), as stored, to probabilities
+        (n, class, y, x), or a tuple of such outputs, which become one after the other; or a list of folders and
+        networks, whose scores are averaged, each of which takes its own bands of the image.
+    **options
+        See ``Options``: ``tile``, ``halo``, ``window``, ``blend``, ``tta``, ``classes``, ``dtype`` ...
 
     Returns
     -------
@@ -55,10 +33,9 @@ def apply(
     Raises
     ------
     BadInput
-        If the image is no mosaic, or its bands are not the model's.
+        If the image is no mosaic, its bands are not the model's, or an option breaks its rule.
     """
-    scorer = scorer_of(image, model, classes, dtype, edge, fill, device, precision)
-    grid = tiling.grid((image.sizes["y"], image.sizes["x"]), tile, halo=halo)
+    scorer, grid = scorer_of(image, model, **options)
     data = da.asarray(image.data)
     rows, columns = grid.count
     tiles = [[_lazy_tile(data, grid[row, column], scorer) for column in range(columns)] for row in range(rows)]

@@ -3,12 +3,14 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
-import numpy as np
 import xarray as xr
 
-from lsdask import ledger, models, schema, store, tasks, tiling
-from lsdask.predict.jobs import Job, Options, job
+from lsdask import tasks
+from lsdask.predict.calling import call_of
+from lsdask.predict.jobs import Options, job
+from lsdask.predict.probing import look, settle
 from lsdask.predict.scoring import Model
+from lsdask.predict.skipping import Where
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -19,6 +21,7 @@ def run(
     target: str | Path,
     model: Model,
     *,
+    where: Where | None = None,
     client: "Client | None" = None,
     workers: int | None = None,
     retries: int = 2,
@@ -35,6 +38,9 @@ def run(
         The store of scores: new, or one that holds this very run.
     model : path, torch module or callable
         As for ``apply``. Workers of a cluster on other machines must see the folder or can be given the network.
+    where : DataArray (y, x) bool, GeoDataFrame, GeoSeries or path, optional
+        Where scores are wanted: ``True``, or inside polygons in any CRS. Elsewhere they are unknown, and tiles
+        without any wanted pixel are not read; nor are tiles of which the source stores nothing.
     client : distributed.Client, optional
         Where to run; default threads of this process.
     workers : int, optional
@@ -44,12 +50,8 @@ def run(
         How often a tile is tried again after a failed read or write.
     progress : bool
         Show a bar once the run has taken two seconds.
-    tile : int
-        Side of a tile and of the target's shards, in pixels, 2048; lowered to fit a small image.
-    halo : int
-        Context on each side of a tile, in pixels.
-    classes, dtype, edge, fill, device, precision
-        As for ``apply``.
+    **options
+        See ``Options``: ``tile``, ``halo``, ``window``, ``blend``, ``tta``, ``classes``, ``dtype`` ...
 
     Returns
     -------
@@ -63,10 +65,15 @@ def run(
         If source or model cannot be used.
     OtherPlan
         If the target holds another run.
+
+    Warns
+    -----
+    UserWarning
+        If a network looks further than the halo, and scores of a block of the image show it.
     """
-    described = job(source, target, model, **options)
+    described = job(source, target, model, where=where, **options)
     settle(described, target, client)
-    network = isinstance(described.scorer.runner, models.Runner)
+    look(described, client)
     return tasks.run(
         described.kernel,
         target=target,
@@ -75,53 +82,10 @@ def run(
         halo=described.grid.halo,
         plan=described.plan,
         client=client,
-        workers=workers or (2 if network else None),
+        workers=workers or (2 if described.scorer.networks else None),
         retries=retries,
         progress=progress,
         label="predict",
+        void=described.void,
+        call=call_of(source, model, where, options),
     )
-
-
-def settle(described: Job, target: str | Path, client: "Client | None" = None) -> None:
-    """Settle what "auto" precision means once for a whole job, in its runner and its plan.
-
-    A run that goes on keeps the precision it began with.
-    """
-    runner = described.scorer.runner
-    if isinstance(runner, models.Runner):
-        runner.precision = _precision(runner, described.image, target, client)
-        described.plan["precision"] = runner.precision
-
-
-def _precision(runner: models.Runner, image: xr.DataArray, target: str | Path, client: "Client | None") -> str:
-    if runner.precision != "auto":
-        return runner.precision
-    held = ledger.plan_of(target).get("precision") if store.exists(target) else None
-    if held is not None:
-        return str(held)
-    block = probe(image, runner.nodata)
-    if block is None:
-        return "float32"
-    return runner.settle(block) if client is None else client.submit(_settle, runner, block, pure=False).result()
-
-
-def _settle(runner: models.Runner, block: np.ndarray) -> str:
-    return runner.settle(block)
-
-
-def probe(image: xr.DataArray, nodata: float | int | None) -> np.ndarray | None:
-    """Find a block (1, band, y, x) with data: windows spread over the image, at most 64; None if all are void."""
-    grid = tiling.grid((image.sizes["y"], image.sizes["x"]), models.CHECKED)
-    reader = store.reader(image)
-    places = list(grid.places()) if len(grid) <= 64 else _spread(grid)
-    for place in places:
-        block = reader.read(*grid[place].write)
-        if schema.valid_block(block, nodata).mean() > 0.5:
-            return block[None]
-    return None
-
-
-def _spread(grid: tiling.Grid) -> list[tuple[int, int]]:
-    rows, columns = (np.linspace(0, count - 1, 8).astype(int) for count in grid.count)
-    places = [(int(row), int(column)) for row in rows for column in columns]
-    return [places[i] for i in np.random.default_rng(0).permutation(len(places))]

@@ -1,0 +1,98 @@
+"""What a run finds out from one block of its image: the precision of "auto", and what a short halo costs."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from lsdask import ledger, models, schema, store, tiling
+from lsdask.predict.jobs import Job
+from lsdask.predict.reaching import TRIED, change_block, missing, warn
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+
+def settle(described: Job, target: str | Path, client: "Client | None" = None) -> None:
+    """Settle what "auto" precision means once for a whole job, in its networks and its plan.
+
+    No worker decides for itself, and a run that goes on keeps the precision it began with.
+    """
+    networks = described.scorer.networks
+    if not networks:
+        return
+    held = ledger.plan_of(target).get("precision") if store.exists(target) else None
+    if held is not None:
+        chosen = str(held).split("+")
+    else:
+        block = probe(described.image, networks[0].nodata)
+        chosen = [_precision(*pair, client) for pair in zip(networks, _bands(described, block))]
+    for network, precision in zip(networks, chosen):
+        if network.precision == "auto":
+            network.precision = precision
+    described.plan["precision"] = "+".join(network.precision for network in networks)
+
+
+def _bands(described: Job, block: np.ndarray | None) -> list[np.ndarray | None]:
+    """Give each network's bands of a block."""
+    here = schema.bands(described.image)
+    places = [[here.index(band) for band in network.spec.bands] for network in described.scorer.networks]
+    return [None if block is None else block[:, place] for place in places]
+
+
+def _precision(network: models.Runner, block: np.ndarray | None, client: "Client | None") -> str:
+    if network.precision != "auto":
+        return network.precision
+    return "float32" if block is None else str(_there(client, _settle, network, block))
+
+
+def _settle(network: models.Runner, block: np.ndarray) -> str:
+    return network.settle(block)
+
+
+def _there(client: "Client | None", function: Any, *arguments: Any) -> Any:
+    """Call a function where the run will compute."""
+    return function(*arguments) if client is None else client.submit(function, *arguments, pure=False).result()
+
+
+def look(described: Job, client: "Client | None" = None) -> None:
+    """Warn if the halo is smaller than the networks look, and scores show it on a block of the image."""
+    scorer, image = described.scorer, described.image
+    halo = scorer.lattice.halo
+    stride = max((network.stride for network in scorer.networks), default=1)
+    wide = missing(scorer.networks, halo, stride)
+    place = None if wide is None else probe_place(image, scorer.nodata)
+    if wide is None or place is None:
+        return
+    grid = tiling.grid((image.sizes["y"], image.sizes["x"]), TRIED, halo=wide)
+    tile = grid[_middle(place[0]) // TRIED, _middle(place[1]) // TRIED]
+    block = tiling.extend_block(store.reader(image).read(*tile.read), tile, scorer.edge, scorer.outside)
+    warn(_there(client, change_block, scorer.runner, block[None], halo), halo, wide)
+
+
+def _middle(part: slice) -> int:
+    return (part.start + part.stop) // 2
+
+
+def probe(image: xr.DataArray, nodata: float | int | None) -> np.ndarray | None:
+    """Read a block (1, band, y, x) with data; None if none was found."""
+    place = probe_place(image, nodata)
+    return None if place is None else store.reader(image).read(*place)[None]
+
+
+def probe_place(image: xr.DataArray, nodata: float | int | None) -> tuple[slice, slice] | None:
+    """Find a window that is half data or more: of those spread over the image, at most 64; None if none is."""
+    grid = tiling.grid((image.sizes["y"], image.sizes["x"]), models.CHECKED)
+    reader = store.reader(image)
+    for place in list(grid.places()) if len(grid) <= 64 else _spread(grid):
+        window = grid[place].write
+        if schema.valid_block(reader.read(*window), nodata).mean() > 0.5:
+            return window
+    return None
+
+
+def _spread(grid: tiling.Grid) -> list[tuple[int, int]]:
+    rows, columns = (np.linspace(0, count - 1, 8).astype(int) for count in grid.count)
+    places = [(int(row), int(column)) for row in rows for column in columns]
+    return [places[i] for i in np.random.default_rng(0).permutation(len(places))]
