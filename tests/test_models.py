@@ -463,26 +463,66 @@ class Wide(torch.nn.Module):
         return self.fine(x) + torch.nn.functional.interpolate(self.coarse(self.pool(x)), scale_factor=4)
 
 
-def test_reach_is_measured():
-    spec = models.Spec("wide", "", ("a", "b"), 1, (0.0, 0.0), (1.0, 1.0))
-    assert models.reach(models.Segmenter(Wide(), spec, stride=4)) == 11
-    assert models.reach(models.build("pspnet", bands=2)) is None
+class Late(torch.nn.Module):
+    """A reach that only some pixels of a cell have: 7 x 7 px after cells of 4 px, 6 px from 3 px before a cell."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool, self.fine = torch.nn.MaxPool2d(4), torch.nn.Conv2d(2, 1, 7, padding=3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fine(torch.nn.functional.interpolate(self.pool(x), scale_factor=4))
 
 
-@pytest.mark.parametrize("name", ["soares_unet", "fpn"])
+class Oblong(torch.nn.Module):
+    """A layer that needs all its channels, and looks further down than across."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide, self.last = torch.nn.Conv2d(2, 6, (9, 3), padding=(4, 1)), torch.nn.Conv2d(3, 1, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.wide(x).unflatten(1, (2, 3)).sum(1))
+
+
+@pytest.mark.parametrize(("net", "far"), [(Wide, 11), (Late, 6), (Oblong, 4)])
+def test_reach_is_measured(net, far):
+    spec = models.Spec("other", "", ("a", "b"), 1, (0.0, 0.0), (1.0, 1.0))
+    assert models.reach(models.Segmenter(net(), spec, stride=4)) == far
+
+
+@pytest.mark.parametrize("name", ["pspnet", "deeplabv3plus", "classifier"])
+def test_a_network_that_pools_its_whole_input_has_no_reach(name):
+    assert models.reach(models.build(name, bands=2)) is None
+
+
+def test_a_folder_knows_its_reach_and_an_older_one_is_measured(folder, model, monkeypatch):
+    far = models.reach(model)
+    assert 200 < far < 400
+    assert json.loads((folder / "model.json").read_text())["reach"] == far
+    change(folder, reach="gone")
+    assert models.reach(folder) == far
+    change(folder, reach=7)
+    monkeypatch.setattr("lsdask.models.folder.measure", lambda _: pytest.fail("measured again"))
+    assert models.reach(folder) == 7
+    change(folder, reach=None)
+    assert models.reach(folder) is None
+
+
+@pytest.mark.parametrize("name", ["soares_unet", "fpn", "linknet"])
 def test_pixels_beyond_the_reach_do_not_change_a_score(name):
     options = {"filters": 4} if name == "soares_unet" else {}
     made = models.build(name, bands=2, seed=3, **options).eval()
     far = models.reach(made)
     side = 2 * (far // 32 + 2) * 32
     strip = torch.randn(1, 2, 32, side, generator=torch.Generator().manual_seed(0))
-    place = side // 2
-    other = strip.clone()
-    other[..., : place - far] = 9.0
-    other[..., place + far + 1 :] = -9.0
-    with torch.no_grad():
-        one, same = made(strip)[..., place], made(other)[..., place]
-    torch.testing.assert_close(one, same, rtol=1e-4, atol=1e-4)
+    for place in range(side // 2, side // 2 + 32, 5):
+        other = strip.clone()
+        other[..., : place - far] = 9.0
+        other[..., place + far + 1 :] = -9.0
+        with torch.no_grad():
+            one, same = made(strip)[..., place], made(other)[..., place]
+        torch.testing.assert_close(one, same, rtol=1e-4, atol=1e-4)
     assert not torch.allclose(one, made(strip.flip(-1))[..., place], rtol=1e-3, atol=1e-3)
 
 

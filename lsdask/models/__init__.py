@@ -2,8 +2,7 @@
 
 from lsdask.models.architectures import NAMES
 from lsdask.models.building import build
-from lsdask.models.folder import digest, load, read_spec, save
-from lsdask.models.reach import reach
+from lsdask.models.folder import digest, load, reach, read_spec, save
 from lsdask.models.running import CHECKED, Runner, runner
 from lsdask.models.segmenter import Segmenter
 from lsdask.models.spec import Spec, check_bands

@@ -18,6 +18,7 @@ from torch import Tensor
 from lsdask import __version__
 from lsdask.errors import BadInput, NotFound, Unreadable, sentence
 from lsdask.models.architectures import assemble
+from lsdask.models.reach import measure
 from lsdask.models.segmenter import Segmenter
 from lsdask.models.spec import Spec
 from lsdask.models.wrapping import CUSTOM
@@ -75,7 +76,7 @@ def save(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _write(folder / WEIGHTS, tensors)
-        _write(folder / DESCRIPTION, _describe(spec, tensors))
+        _write(folder / DESCRIPTION, _describe(spec, tensors, measure(model)))
     except OSError as why:
         raise Unreadable(sentence("folder", "be writable", f"{folder}: {why}")) from why
     return folder
@@ -121,6 +122,36 @@ def load(folder: str | Path) -> Segmenter:
 def read_spec(folder: str | Path) -> Spec:
     """Read what a model is from its folder, without its weights. Raises as ``load`` does."""
     path = Path(folder) / DESCRIPTION
+    return _spec(_description(path), path)
+
+
+def reach(model: Segmenter | str | Path) -> int | None:
+    """Give how many pixels away an input can change a score: the halo at which tiles are seamless.
+
+    It is written in a model's folder when it is saved. Of a model in memory it is measured, once a process for each
+    architecture.
+
+    Parameters
+    ----------
+    model : Segmenter or path of a model folder
+
+    Returns
+    -------
+    int, pixels, or None if a score depends on the whole input, as with global pooling
+
+    Raises
+    ------
+    NotFound, Unreadable, BadInput
+        If a folder cannot be read.
+    """
+    if isinstance(model, Segmenter):
+        return measure(model)
+    text = _description(Path(model) / DESCRIPTION)
+    return text["reach"] if "reach" in text else measure(load(model))
+
+
+def _description(path: Path) -> dict[str, Any]:
+    """Read what a folder says of its model."""
     try:
         text = json.loads(_read(path))
     except ValueError as why:
@@ -133,7 +164,7 @@ def read_spec(folder: str | Path) -> Spec:
     if missing:
         do = "Save the model again"
         raise BadInput(sentence(str(path), f"hold the keys {', '.join(_KEYS)}", f"no {', '.join(missing)}", do))
-    return _spec(text, path)
+    return text
 
 
 def digest(model: Segmenter | str | Path) -> str:
@@ -188,8 +219,9 @@ def fill(module: Any, tensors: Mapping[str, Tensor], path: Path) -> None:
 _KEYS = tuple(field.name for field in fields(Spec))
 
 
-def _describe(spec: Spec, tensors: bytes) -> bytes:
-    text = {"format": FORMAT, "lsdask": __version__, "digest": hashlib.sha256(tensors).hexdigest(), **asdict(spec)}
+def _describe(spec: Spec, tensors: bytes, far: int | None) -> bytes:
+    digest = hashlib.sha256(tensors).hexdigest()
+    text = {"format": FORMAT, "lsdask": __version__, "digest": digest, "reach": far, **asdict(spec)}
     return json.dumps(_plain(text), indent=1, allow_nan=False).encode()
 
 
