@@ -1,0 +1,329 @@
+"""What a run will take, told before it runs: tiles, bytes, memory and, measured on one block, time."""
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Unpack
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+from rich.table import Table
+
+from lsdask import ledger, schema, store, tiling
+from lsdask.predict.jobs import Job, Options, job
+from lsdask.predict.memory import forward_bytes, task_bytes
+from lsdask.predict.probing import settle
+from lsdask.predict.scoring import Model
+from lsdask.predict.skipping import Where
+from lsdask.predict.windows import BATCH_PIXELS, Lattice
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+LOOKED_AT = 16
+"""Tiles that a probe looks at to find one with data."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What one block took, in seconds: reading it, and scoring it."""
+
+    read_s: float
+    compute_s: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will take. Made by ``plan``; ``print`` shows it.
+
+    Attributes
+    ----------
+    source, target : str
+        From where and to where.
+    shape : (int, int, int)
+        The image, (band, y, x).
+    tile, halo : int
+        Sides, in pixels.
+    tiles, void, done, tasks : int
+        All tiles; those known to hold no score, which nothing reads; those that an earlier run has done; the rest.
+    read_bytes : int
+        Of the image, decoded, over all tasks.
+    amplification : float
+        Pixels decoded for each pixel of the tiles of these tasks: what halo and chunks cost.
+    write_bytes : int
+        Of scores, before compression.
+    memory : int
+        Bytes that a worker process takes at most, beyond its imports, weights and a callable's own. On a GPU,
+        ``model_memory`` of them are the device's.
+    model_memory : int
+        Those of the forward pass of a network; 0 for any other callable.
+    workers : int
+        Processes, each of ``threads`` threads.
+    threads : int
+    probe : Probe or None
+        What one block took.
+    seconds : float or None
+        How long the tasks will take, if they all are as that block.
+    """
+
+    source: str
+    target: str
+    shape: tuple[int, int, int]
+    tile: int
+    halo: int
+    tiles: int
+    void: int
+    done: int
+    tasks: int
+    read_bytes: int
+    amplification: float
+    write_bytes: int
+    memory: int
+    model_memory: int
+    workers: int
+    threads: int
+    probe: Probe | None = None
+    seconds: float | None = None
+
+    def explain(self) -> str:
+        """Say it, a line each."""
+        return "\n".join([self._head(), *(f"  {name:<8} {text}" for name, text in self._lines())])
+
+    def __str__(self) -> str:
+        return self.explain()
+
+    def __rich__(self) -> Table:
+        table = Table(title=self._head(), title_justify="left", show_header=False)
+        for line in self._lines():
+            table.add_row(*line)
+        return table
+
+    def _head(self) -> str:
+        return f"predict: {self.source} -> {self.target}"
+
+    def _lines(self) -> list[tuple[str, str]]:
+        bands, rows, columns = self.shape
+        done = f", {self.done:,} done before" if self.done else ""
+        part = f", {size(self.model_memory)} of them the network's" if self.model_memory else ""
+        lines = [
+            ("image", f"{bands} bands of {rows:,} x {columns:,} px"),
+            ("tiles", f"{self.tiles:,} of {self.tile} px and a halo of {self.halo} px"),
+            ("tasks", f"{self.tasks:,}, one a tile; {self.void:,} tiles void{done}"),
+            ("reads", f"{size(self.read_bytes)} decoded, {self.amplification:.2f} times the pixels of the tiles"),
+            ("writes", f"{size(self.write_bytes)} before compression"),
+            ("memory", f"{size(self.memory)} a worker{part}"),
+            ("workers", f"{self.workers} of {self.threads} threads"),
+        ]
+        return lines if self.probe is None else [*lines, ("time", self._time(self.probe))]
+
+    def _time(self, probe: Probe) -> str:
+        block = f"{probe.read_s:.2g} s to read, {probe.compute_s:.2g} s to score"
+        return f"about {span(self.seconds or 0)}; one block took {block}"
+
+
+def plan(
+    source: str | Path | xr.DataArray,
+    target: str | Path,
+    model: Model,
+    *,
+    where: Where | None = None,
+    client: "Client | None" = None,
+    workers: int | None = None,
+    probe: bool = False,
+    **options: Unpack[Options],
+) -> Plan:
+    """Say what ``run`` with the same arguments will take. Nothing is written, and no score kept.
+
+    Parameters
+    ----------
+    source, target, model, where, client, workers, **options
+        As for ``run``.
+    probe : bool
+        Read and score one block here, to estimate the time.
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    BadInput, NotFound, Unreadable, OtherPlan
+        As ``run`` would.
+    """
+    described = job(source, target, model, where=where, **options)
+    void = np.zeros(described.grid.count, bool) if described.void is None else described.void
+    done = _done(described, target)
+    to_do = ~(void | done)
+    pixels, decoded = _pixels(described.grid, to_do), _decoded(described.image, described.grid, to_do)
+    processes, threads = _workers(described, client, workers)
+    memory, network = _memory(described, threads)
+    measured = _probe(described, to_do) if probe else None
+    scores = described.template
+    return Plan(
+        source=store.source(described.image) or "an image of this process",
+        target=store.text(target),
+        shape=(described.image.sizes["band"], *described.grid.shape),
+        tile=described.grid.tile[0],
+        halo=described.grid.halo,
+        tiles=len(described.grid),
+        void=int((void & ~done).sum()),
+        done=int(done.sum()),
+        tasks=int(to_do.sum()),
+        read_bytes=decoded * described.image.sizes["band"] * described.image.dtype.itemsize,
+        amplification=decoded / max(pixels, 1),
+        write_bytes=pixels * scores.shape[0] * scores.dtype.itemsize,
+        memory=memory,
+        model_memory=network,
+        workers=processes,
+        threads=threads,
+        probe=measured,
+        seconds=None if measured is None else _seconds(measured, int(to_do.sum()), processes, threads, bool(network)),
+    )
+
+
+def _done(described: Job, target: str | Path) -> np.ndarray:
+    """Give the tiles that an earlier run of this job has done, (rows, columns) bool."""
+    if not store.exists(target):
+        return np.zeros(described.grid.count, bool)
+    settle(described, target)  # takes the precision that the run holds
+    held = ledger.plan_of(target)
+    ledger.check(target, {**held, **described.plan, "tile": described.grid.tile[0], "halo": described.grid.halo})
+    return ledger.done(target)
+
+
+def _pixels(grid: tiling.Grid, tiles: np.ndarray) -> int:
+    """Count the pixels of some tiles, (rows, columns) bool."""
+    rows, columns = (_sizes(size, side) for size, side in zip(grid.shape, grid.tile))
+    return int(rows @ tiles.astype("int64") @ columns)
+
+
+def _sizes(size: int, side: int) -> np.ndarray:
+    starts = np.arange(0, size, side)
+    return np.minimum(starts + side, size) - starts
+
+
+def _decoded(image: xr.DataArray, grid: tiling.Grid, tiles: np.ndarray) -> int:
+    """Count the pixels of the chunks that some tiles touch, each as often as a tile touches it."""
+    starts = _starts(image)
+    rows, columns = (
+        decoded_axis(edges, size, side, grid.halo) for edges, size, side in zip(starts, grid.shape, grid.tile)
+    )
+    return int(rows @ tiles.astype("int64") @ columns)
+
+
+def decoded_axis(starts: np.ndarray, size: int, tile: int, halo: int) -> np.ndarray:
+    """Count the pixels of the chunks that each tile of an axis touches with its halo.
+
+    Parameters
+    ----------
+    starts : (chunks + 1,) int array
+        Where chunks begin; the last is where the last one ends, which may lie beyond the image.
+    size, tile, halo : int
+        The axis, a tile and its halo, in pixels.
+
+    Returns
+    -------
+    (tiles,) int64 array
+
+    Examples
+    --------
+    >>> decoded_axis(np.array([0, 512, 1024]), 1024, 512, 64).tolist()
+    [1024, 1024]
+    """
+    begin = np.arange(0, size, tile)
+    first = np.searchsorted(starts, np.maximum(begin - halo, 0), side="right") - 1
+    last = np.searchsorted(starts, np.minimum(begin + tile + halo, size), side="left")
+    return starts[last] - starts[first]
+
+
+def _starts(image: xr.DataArray) -> tuple[np.ndarray, np.ndarray]:
+    """Say where the chunks of an image begin on y and x: those stored, or those of its graph, or single pixels."""
+    path = store.source(image)
+    if path is not None:
+        sides = store.array(path, name=str(image.name)).chunks[-2:]
+        rows, columns = (side * np.arange(-(-size // side) + 1) for size, side in zip(image.shape[-2:], sides))
+        return rows, columns
+    if isinstance(image.data, da.Array):
+        rows, columns = (np.cumsum([0, *sizes]) for sizes in image.data.chunks[-2:])
+        return rows, columns
+    return np.arange(image.shape[-2] + 1), np.arange(image.shape[-1] + 1)
+
+
+def _workers(described: Job, client: "Client | None", workers: int | None) -> tuple[int, int]:
+    """Count the worker processes and the threads of each."""
+    if client is not None:
+        threads = list(client.nthreads().values()) or [1]
+        return len(threads), max(threads)
+    return 1, workers or (2 if described.scorer.networks else os.cpu_count() or 1)
+
+
+def _memory(described: Job, threads: int) -> tuple[int, int]:
+    """Give the bytes of a worker process, and those of them that its networks take: one forward pass at a time."""
+    scorer, image = described.scorer, described.image
+    margin = 2 * scorer.lattice.margin
+    block = (image.sizes["band"], described.grid.tile[0] + margin, described.grid.tile[1] + margin)
+    laid = windows(scorer.lattice, described.grid.tile)
+    network = max((forward_bytes(one, laid) for one in scorer.networks), default=0)
+    each = task_bytes(block, image.dtype.itemsize, len(scorer.classes), network=network > 0)
+    return threads * each + network, network
+
+
+def windows(laid: Lattice, tile: tuple[int, int]) -> tuple[int, int, int]:
+    """Say what goes through a model at once: how many windows of a tile, and their sides (y, x)."""
+    together = max(BATCH_PIXELS // (laid.side[0] * laid.side[1]), 1)
+    return min(together, sum(1 for _ in laid.starts(tile))), *laid.side
+
+
+def _probe(described: Job, to_do: np.ndarray) -> Probe | None:
+    """Read and score one tile that has data, of up to ``LOOKED_AT`` spread over those to do; None if none has."""
+    places = np.argwhere(to_do)
+    for i in np.unique(np.linspace(0, len(places) - 1, LOOKED_AT).astype(int)) if len(places) else ():
+        tile = described.grid[int(places[i][0]), int(places[i][1])]
+        begun = time.perf_counter()
+        data = described.kernel.reader.read(*tile.read)
+        read = time.perf_counter()
+        if schema.valid_block(data, described.scorer.nodata).any():
+            described.scorer.tile(data, tile)  # the first pass also loads and prepares
+            ready = time.perf_counter()
+            described.scorer.tile(data, tile)
+            return Probe(read - begun, time.perf_counter() - ready)
+    return None
+
+
+def _seconds(probe: Probe, tasks: int, processes: int, threads: int, network: bool) -> float:
+    """Estimate the time of all tasks: a network scores one block at a time, while other threads read."""
+    if network:
+        each = max(probe.compute_s, (probe.read_s + probe.compute_s) / threads)
+        return tasks * each / processes
+    return -(-tasks // (processes * threads)) * (probe.read_s + probe.compute_s)
+
+
+def size(count: float) -> str:
+    """Say a number of bytes.
+
+    Examples
+    --------
+    >>> size(1_230_000_000)
+    '1.23 GB'
+    """
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:,.3g} PB"
+
+
+def span(seconds: float) -> str:
+    """Say how long something takes.
+
+    Examples
+    --------
+    >>> span(90), span(3.2), span(7200)
+    ('1.5 min', '3.2 s', '2 h')
+    """
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.2g} {unit}"
+    return f"{seconds:.2g} s"
