@@ -18,6 +18,9 @@ from lsdask.errors import BadInput, sentence
 
 Edge = Literal["reflect", "nearest", "constant"]
 
+STRIP = 4
+"""Rows of tiles that ``Grid.walk`` takes together."""
+
 
 @dataclass(frozen=True)
 class Span:
@@ -131,6 +134,15 @@ class Grid:
         """Give every (row, column), row by row."""
         rows, columns = self.count
         return ((row, column) for row in range(rows) for column in range(columns))
+
+    def walk(self) -> Iterator[tuple[int, int]]:
+        """Give every (row, column), strip by strip of ``STRIP`` rows and column by column in each.
+
+        So what neighbours share is used again soon, however wide the image is.
+        """
+        rows, columns = self.count
+        strips = (range(top, min(top + STRIP, rows)) for top in range(0, rows, STRIP))
+        return ((row, column) for strip in strips for column in range(columns) for row in strip)
 
 
 def grid(shape: tuple[int, int], tile: int | tuple[int, int], *, halo: int = 0) -> Grid:

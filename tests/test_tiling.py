@@ -21,6 +21,7 @@ def test_write_windows_cover_the_image_once(shape: tuple[int, int], tile: int, h
         seen[grid[place].write] += 1
     assert (seen == 1).all()
     assert len(list(grid.places())) == len(grid)
+    assert sorted(grid.walk()) == list(grid.places())
 
 
 @given(shapes, tiles, halos, st.sampled_from(["reflect", "edge", "constant"]))

@@ -99,7 +99,7 @@ def run(
         book = wanted.open()
         held, voids = book.done, int(book.void.sum())
         skipped = int(held.sum()) - voids
-        to_do = (place for place in grid.places() if not held[place])
+        to_do = (place for place in grid.walk() if not held[place])
         with Bar(label, len(grid), skipped + voids, shown=progress) as bar:
             tally = Tally(book, Journal(target), bar)
             with pool(kernel, grid, client, workers, retries, label) as where:
