@@ -4,9 +4,13 @@ import re
 import sys
 from pathlib import Path
 
+import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pytest
+import shapely
+from affine import Affine
+from odc.geo.geobox import GeoBox
 from typer.testing import CliRunner
 
 import lsdask as ls
@@ -29,11 +33,16 @@ def tiles(*arguments: object) -> tuple[str, pd.DataFrame]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A scene, the part of it that a second scene shows again, landslides, and scores that are wrong in places."""
     folder = tmp_path_factory.mktemp("tiles")
-    land = ls.synthetic.landscape((192, 256), seed=3, density=400.0)
-    ls.store.write(land.scene[:, :, :160], folder / "west.zarr")
-    ls.store.write(land.scene[:, :, 96:], folder / "east.zarr")
-    land.polygons.to_file(folder / "slides.gpkg")
-    mask = land.mask[:, :160]
+    grid = GeoBox((192, 256), Affine(8, 0, 360_000, 0, -8, 7_400_000), "EPSG:32723")
+    draw = np.random.default_rng(3)
+    scene = ls.schema.wrap(draw.integers(1, 99, (2, 192, 256), dtype="uint16"), grid, ls.schema.MOSAIC, name="scene",
+                           coords={"band": ["red", "nir"]}, nodata=0)  # fmt: skip
+    ls.store.write(scene[:, :, :160], folder / "west.zarr")
+    ls.store.write(scene[:, :, 96:], folder / "east.zarr")
+    x, y = 360_000 + draw.uniform(0, 2000, 60), 7_400_000 - draw.uniform(0, 1500, 60)
+    slides = gpd.GeoDataFrame(geometry=shapely.box(x, y, x + 60, y + 40), crs=grid.crs)
+    slides.to_file(folder / "slides.gpkg")
+    mask = ls.inventory.rasterize(slides, scene)[:, :160]
     ls.store.write(mask.compute(), folder / "mask.zarr")
     values = np.where(mask.values == 1, 0, 25).astype("uint8")
     values[:, 60:80] = 200
@@ -108,13 +117,16 @@ def test_choices_are_made_among_train_tiles_only(folder: Path, tmp_path: Path) -
 
 
 def test_folds(folder: Path, tmp_path: Path) -> None:
-    common = [folder / "west.zarr", tmp_path / "t.parquet", "--size", 16, "--block", 32, "--folds", 3]
+    common = [folder / "west.zarr", tmp_path / "t.parquet", "--size", 16, "--block", 32, "--overlap", 0.5,
+              "--folds", 3]  # fmt: skip
     out, first = tiles(*common)
     _, second = tiles(*common, "--fold", 1)
     assert first["fold"].equals(second["fold"])
     assert ((first["split"] == "test") == (first["fold"] == 0)).all()
     assert ((second["split"] == "test") == (second["fold"] == 1)).all()
-    assert " fold " in out
+    assert re.search(r"fold ┃.*│ none │ [\d,]+ │.*│ 2 │", out)
+    lost = round(100 * (first["split"] == "none").mean())
+    assert (f"{lost}% of the tiles see two splits and are in none; a larger --block" in out) == (lost > 30)
 
 
 def test_scenes_that_overlap_share_no_ground_between_splits(folder: Path, tmp_path: Path) -> None:
@@ -164,9 +176,6 @@ def test_bad_input_is_one_line_and_writes_nothing(
     mask = ls.store.open(folder / "mask.zarr")
     ls.store.write(ls.schema.wrap(np.full_like(mask.values, 2), ls.schema.geobox(mask), ("y", "x"), name="mask"),
                    tmp_path / "twos.zarr")  # fmt: skip
-    import geopandas as gpd
-    import shapely
-
     gpd.GeoDataFrame(geometry=[shapely.box(0, 0, 1, 1)], crs="EPSG:32723").to_file(tmp_path / "far.gpkg")
     named = {name: folder / f"{name}.zarr" for name in ("east", "mask", "scores")}
     filled = [part.format(far=tmp_path / "far.gpkg", twos=tmp_path / "twos.zarr", **named) for part in arguments]

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
+ORDER = ("train", "valid", "test", "none")
+MUCH = 0.3
+"""A share of tiles in no split that is worth a word."""
+
 PLACES, CHOICE, DIVISION = "Places", "Choice among the train tiles", "Train, valid and test"
 
 
@@ -243,9 +247,13 @@ def _chosen(
 
 def _show(out: Path) -> None:
     """Print how many tiles each split has, and each fold where there are folds."""
-    for column in ("split", "fold"):
-        if column in next(ls.sampling.parts(out)):
-            _print(column, _counted(out, column))
+    counts = _counted(out, "split")
+    console.print(_table_of("split", counts.loc[[name for name in ORDER if name in counts.index]]))
+    if "fold" in next(ls.sampling.parts(out)):
+        console.print(_table_of("fold", _counted(out, "fold").rename({-1: ls.sampling.NONE})))
+    lost = counts["size"].get(ls.sampling.NONE, 0) / counts["size"].sum()
+    if lost > MUCH:
+        console.print(f"{lost:.0%} of the tiles see two splits and are in none; a larger --block loses fewer.")
 
 
 def _counted(out: Path, column: str) -> "pd.DataFrame":
@@ -260,14 +268,9 @@ def _counted(out: Path, column: str) -> "pd.DataFrame":
     return total if "positive" in part else total.drop(columns="sum")
 
 
-def _print(column: str, counts: "pd.DataFrame") -> None:
+def _table_of(column: str, counts: "pd.DataFrame") -> Table:
     shown = Table(column, "tiles", "share", "with landslides", "share")
-    order = [*ls.sampling.SPLITS, ls.sampling.NONE] if column == "split" else counts.index
-    for name in order:
-        if name in counts.index:
-            size = int(counts.loc[name, "size"])
-            positive = int(counts.loc[name, "sum"]) if "sum" in counts else None
-            told = ("-", "-") if positive is None else (f"{positive:,}", f"{positive / size:.1%}")
-            label = "none" if name == -1 else str(name)
-            shown.add_row(label, f"{size:,}", f"{size / counts['size'].sum():.1%}", *told)
-    console.print(shown)
+    for name, size, *positive in counts.itertuples():
+        told = (f"{positive[0]:,}", f"{positive[0] / size:.1%}") if positive else ("-", "-")
+        shown.add_row(str(name), f"{size:,}", f"{size / counts['size'].sum():.1%}", *told)
+    return shown

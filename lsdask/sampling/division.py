@@ -132,7 +132,7 @@ def plan(
     region, side = None, -1
     if held_out is not None:
         region, side = _region(held_out[0], held_out[1], parts, frame), held_out[2]
-    block = block or _block(frame, extents)
+    block = block or _block(frame, extents, buffer)
     held = dealing.merge(_held(parts(), frame, buffer, region, block) if sum(shares) else (), 2)
     dealt = dealing.deal(held.held, shares, draw) if len(held.blocks) else held.blocks
     return Division(frame, buffer, region, side, block, held.blocks, dealt)
@@ -153,10 +153,11 @@ def _weights(tiles: pd.DataFrame) -> np.ndarray:
     return np.stack([np.ones(len(tiles)), positive], axis=1)
 
 
-def _block(frame: Ground, extents: dict[str, Extent]) -> int:
-    """Give the side of a block where none is asked for: an eighth of the tiles' extent, from 2 to 8 tiles."""
+def _block(frame: Ground, extents: dict[str, Extent], buffer: int) -> int:
+    """Give the side of a block where none is asked for: an eighth of the extent, from 2 to 8 tiles with buffers."""
     whole = [_placed(frame, name, (*extent.low, *extent.high)) for name, extent in extents.items()]
-    tiles = [_placed(frame, name, (0, 0, extent.size, extent.size)) for name, extent in extents.items()]
+    sides = {name: extent.size + 2 * buffer for name, extent in extents.items()}
+    tiles = [_placed(frame, name, (0, 0, side, side)) for name, side in sides.items()]
     size = int(np.ceil(max((box[2:] - box[:2]).max() for box in tiles)))
     extent = np.max(whole, axis=0)[2:] - np.min(whole, axis=0)[:2]
     return min(max(int(extent.max()) // (8 * size), 2), 8) * size

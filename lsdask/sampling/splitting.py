@@ -48,8 +48,8 @@ def split(
         Shares of train, valid and test; they sum to 1.
     block : int, optional
         Side of a block, in pixels (of the first of ``scenes``); by default an eighth of the tiles' extent, but 2 to 8
-        times the largest tile. Larger blocks lose fewer overlapping tiles, smaller ones meet the fractions more
-        closely.
+        times the largest tile with its buffer. Larger blocks lose fewer tiles to "none", smaller ones meet the
+        fractions more closely.
     buffer : int
         Pixels on each side of a tile that it sees too, such as a halo.
     test : {"east", "west", "north", "south"}, (y0, x0, y1, x1), GeoDataFrame or path, optional
