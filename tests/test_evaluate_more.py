@@ -197,8 +197,8 @@ def test_an_area_by_hand():
     share = 0.1 * 0.9 + 0.9 * 0.05
     error = np.sqrt(0.1**2 * 0.9 * 0.1 / 99 + 0.9**2 * 0.05 * 0.95 / 99)
     assert found["area_m2"] == pytest.approx(20000 * share)
-    assert found["high_m2"] == pytest.approx(20000 * (share + 1.959964 * error))
-    assert found["low_m2"] == pytest.approx(20000 * (share - 1.959964 * error))
+    assert found["area_m2_high"] == pytest.approx(20000 * (share + 1.959964 * error))
+    assert found["area_m2_low"] == pytest.approx(20000 * (share - 1.959964 * error))
     assert found["mapped_m2"] == 2000
     assert found["precision"] == pytest.approx(0.9)
     assert found["recall"] == pytest.approx(0.09 / 0.135)
@@ -213,17 +213,18 @@ def test_the_areas_interval_covers_the_truth_as_often_as_it_says():
     for _ in range(600):
         tp, fn = rng.binomial(200, precision), rng.binomial(400, missed)
         found = evaluate.area(Counts(tp=tp, fp=200 - tp, fn=fn, tn=400 - fn), mapped=mapped, total=total)
-        covered += found["low_m2"] <= truth <= found["high_m2"]
+        covered += found["area_m2_low"] <= truth <= found["area_m2_high"]
     assert 0.91 <= covered / 600 <= 0.98
 
 
 def test_areas_of_maps_that_are_all_one_thing():
     none = evaluate.area(Counts(fn=1, tn=9), mapped=0, total=100)
     assert none["area_m2"] == pytest.approx(10)
-    assert none["precision"] == none["recall"] == 0
+    assert np.isnan(none["precision"])
+    assert none["recall"] == 0
     assert evaluate.area(Counts(tp=9, fp=1), mapped=100, total=100)["area_m2"] == pytest.approx(90)
-    assert evaluate.area(Counts(tp=2, tn=2), mapped=0, total=9)["low_m2"] == 0
-    with pytest.raises(BadInput, match="sample must hold two or more pixels of each stratum"):
+    assert evaluate.area(Counts(tp=2, tn=2), mapped=0, total=9)["area_m2_low"] == 0
+    with pytest.raises(BadInput, match="sample must hold two or more pixels of each class"):
         evaluate.area(Counts(tp=9, tn=1), mapped=10, total=100)
     with pytest.raises(BadInput, match="mapped must be from 0 to total"):
         evaluate.area(Counts(tp=9, tn=9), mapped=101, total=100)

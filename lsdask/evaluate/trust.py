@@ -1,7 +1,5 @@
-"""How far to trust a score: intervals by resampling blocks of ground, and areas with a confidence interval."""
+"""How far to trust a score: counts by blocks of ground and by region, and intervals by drawing blocks anew."""
 
-import math
-from statistics import NormalDist
 from typing import Any
 
 import dask.array as da
@@ -11,7 +9,6 @@ import xarray as xr
 
 from lsdask.errors import BadInput, sentence
 from lsdask.evaluate.agreeing import FN, FP, TN, TP, agreement
-from lsdask.evaluate.counts import Counts
 
 COLUMNS = {"tp": TP, "fp": FP, "fn": FN, "tn": TN}
 
@@ -132,65 +129,3 @@ def _scores(counts: np.ndarray) -> dict[str, Any]:
 
 def _ratio(above: Any, below: Any) -> Any:
     return np.divide(above, below, out=np.zeros_like(np.asarray(above)), where=np.asarray(below) > 0)
-
-
-def area(sample: Counts, *, mapped: int, total: int, pixel_m2: float = 1.0, level: float = 0.95) -> dict[str, float]:
-    """Estimate the area of landslides from a map and a reference sample: not the mapped area, which is biased.
-
-    The map divides the ground in two strata, landslide and not; in each, some pixels drawn at random were looked at.
-
-    Parameters
-    ----------
-    sample : Counts
-        The pixels looked at: ``tp`` and ``fp`` in the stratum mapped as landslide, ``fn`` and ``tn`` in the other.
-        They must be a random sample of each stratum; a whole held-out block is none, so give it :func:`bootstrap`.
-    mapped, total : int
-        Pixels of the whole map that are mapped as landslide, and all its known pixels.
-    pixel_m2 : float
-        Area of a pixel.
-    level : float
-        Coverage of the interval.
-
-    Returns
-    -------
-    dict of float
-        ``area_m2``, its ``low_m2`` and ``high_m2`` (never below 0), ``mapped_m2``; and, weighted by area,
-        ``precision`` (user's accuracy), ``recall`` (producer's accuracy), ``accuracy`` (overall).
-
-    Raises
-    ------
-    BadInput
-        If a stratum that holds pixels has fewer than two in the sample, or mapped is not in 0..total.
-
-    Examples
-    --------
-    >>> round(area(Counts(tp=90, fp=10, fn=5, tn=95), mapped=1000, total=10000)["area_m2"])
-    1350
-
-    Source
-    ------
-    Olofsson et al. 2014, Remote Sensing of Environment 148:42-57, equations 2-4 and 9-11.
-    """
-    if not 0 <= mapped <= total or total < 1:
-        raise BadInput(sentence("mapped", "be from 0 to total", f"mapped={mapped}, total={total}"))
-    strata = [(mapped / total, sample.tp, sample.fp), (1 - mapped / total, sample.fn, sample.tn)]
-    strata = [(weight, yes, yes + no) for weight, yes, no in strata if weight > 0]
-    if any(looked < 2 for _, _, looked in strata):
-        raise BadInput(
-            sentence("sample", "hold two or more pixels of each stratum", str(sample), "Look at more pixels")
-        )
-    share = sum(weight * yes / looked for weight, yes, looked in strata)
-    variance = sum(weight**2 * (yes / looked) * (1 - yes / looked) / (looked - 1) for weight, yes, looked in strata)
-    reach = NormalDist().inv_cdf((1 + level) / 2) * math.sqrt(variance)
-    whole = total * pixel_m2
-    hit = mapped / total * sample.tp / (sample.tp + sample.fp) if mapped else 0.0
-    missed = share - hit
-    return {
-        "area_m2": share * whole,
-        "low_m2": max(share - reach, 0.0) * whole,
-        "high_m2": (share + reach) * whole,
-        "mapped_m2": mapped * pixel_m2,
-        "precision": hit / (mapped / total) if mapped else 0.0,
-        "recall": hit / share if share else 0.0,
-        "accuracy": 1 - missed - (mapped / total - hit),
-    }
