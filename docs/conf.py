@@ -41,6 +41,7 @@ html_theme_options = {
     "header_links_before_dropdown": 6,
     "show_toc_level": 2,
     "navigation_depth": 2,
+    "secondary_sidebar_items": {"**": ["page-toc"], "performance": [], "index": []},
     "footer_start": ["copyright"],
     "footer_end": [],
 }
