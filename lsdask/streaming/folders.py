@@ -178,11 +178,12 @@ def _text(kind: Kind) -> str:
 @contextmanager
 def _opened(file: Path) -> Iterator[Any]:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            image = rasterio.open(file)
-        with image:
-            yield image
+        with rasterio.Env(GDAL_PNG_WHOLE_IMAGE_OPTIM=False):  # which reads a torn PNG as zeros
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", NotGeoreferencedWarning)
+                image = rasterio.open(file)
+            with image:
+                yield image
     except RasterioError as error:
         raise Unreadable(f"{file} cannot be read: {error}") from error
 

@@ -161,9 +161,9 @@ def _cell(chunks: list[tuple[int, int]], shape: tuple[int, int]) -> tuple[int, i
     """Give the smallest cell that is whole chunks of all layers, or the largest chunk where that is too wide."""
     sides = []
     for each, size in zip(zip(*(chunks or [(512, 512)])), shape):
-        common = math.lcm(*(side for side in each if side < size))  # an axis of one chunk fits any
-        largest = max(each)
-        sides.append(min(size, largest if size in each else common if common <= max(WIDEST, largest) else largest))
+        largest = min(max(each), size)
+        common = math.lcm(*(min(side, size) for side in each))
+        sides.append(min(common if common <= max(WIDEST, largest) else largest, size))
     return sides[0], sides[1]
 
 
@@ -173,7 +173,7 @@ def _name(i: int, count: int) -> str:
 
 def _on_grid(image: xr.DataArray, first: xr.DataArray, i: int) -> bool:
     """Say whether a layer is on the grid of the first; without a CRS only the shapes can tell."""
-    if "spatial_ref" not in image.coords or "spatial_ref" not in first.coords:
+    if not (_has_crs(image) and _has_crs(first)):
         if sampling.shape_of(image) != sampling.shape_of(first):
             rule = f"have the shape of image[0], {sampling.shape_of(first)}, where either has no CRS"
             raise BadInput(sentence(f"image[{i}]", rule, str(sampling.shape_of(image))))
@@ -183,6 +183,10 @@ def _on_grid(image: xr.DataArray, first: xr.DataArray, i: int) -> bool:
     except BadInput:
         return False  # what is no grid at all, resampling will refuse
     return True
+
+
+def _has_crs(image: xr.DataArray) -> bool:
+    return "spatial_ref" in image.coords and bool(image["spatial_ref"].attrs.get("crs_wkt"))
 
 
 def _resampled(image: xr.DataArray, first: xr.DataArray, cell: tuple[int, int]) -> xr.DataArray:
@@ -198,7 +202,7 @@ def _check_mask_grid(mask: xr.DataArray | None, image: xr.DataArray) -> None:
     if mask is None:
         return
     schema.check(mask, schema.MASK, "mask")
-    if "spatial_ref" in mask.coords and "spatial_ref" in image.coords:
+    if _has_crs(mask) and _has_crs(image):
         schema.on_grid(mask, image, "mask", "image")
     elif mask.shape != sampling.shape_of(image):
         raise BadInput(sentence("mask", f"have the image's shape {sampling.shape_of(image)}", str(mask.shape)))

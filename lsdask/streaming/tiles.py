@@ -312,7 +312,7 @@ class TileStream(Stream):
 
 
 def _layers(images: Any) -> list[xr.DataArray]:
-    if not isinstance(images, list | tuple) or not images:
-        rule = "be a DataArray (band, y, x) or a list of one or more"
-        raise BadInput(sentence("image", rule, "an empty list" if images == [] else f"a {type(images).__name__}"))
-    return list(images)
+    if isinstance(images, list | tuple) and len(images) > 0:
+        return list(images)
+    got = f"a {type(images).__name__}" + (" of none" if isinstance(images, list | tuple) else "")
+    raise BadInput(sentence("image", "be a DataArray (band, y, x) or a list of one or more", got))
