@@ -1,25 +1,67 @@
 """The command that applies a model to a mosaic."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
 import lsdask as ls
-from lsdask.cli.app import Out, Scheduler, Store, Workers, app, client_of, finish
+from lsdask.cli.app import Scheduler, Workers, app, client_of, console, finish
+from lsdask.errors import BadInput, sentence
 
 
 @app.command()
 def predict(
-    mosaic: Store,
-    model: Annotated[Path, typer.Argument(help="A model folder.", show_default=False)],
-    out: Out,
+    mosaic: Annotated[str | None, typer.Argument(help="A Zarr store: a path or URL.", show_default=False)] = None,
+    model: Annotated[str | None, typer.Argument(help="A model folder.", show_default=False)] = None,
+    out: Annotated[str | None, typer.Argument(help="The new store: a path or URL.", show_default=False)] = None,
     tile: Annotated[int, typer.Option(help="Side of a tile and of the target's shards, in pixels.", min=1)] = 2048,
-    halo: Annotated[int | None, typer.Option(help="Context round a tile, in pixels; default the model's.")] = None,
+    halo: Annotated[str, typer.Option(help="Context round a tile, in pixels; auto: as far as it looks.")] = "auto",
+    window: Annotated[int | None, typer.Option(help="Side of what goes through the model at once, in pixels.")] = None,
+    where: Annotated[Path | None, typer.Option(help="Polygons inside which scores are wanted.")] = None,
+    blend: Annotated[Literal["none", "cosine"], typer.Option(help="How windows are put together.")] = "none",
+    tta: Annotated[Literal["none", "flips", "d4"], typer.Option(help="Mean over flips, or flips and turns.")] = "none",
+    precision: Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto.")] = "auto",
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ..., or auto.")] = "auto",
+    dtype: Annotated[Literal["uint8", "float32"], typer.Option(help="Of the scores.")] = "uint8",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would take.")] = False,
+    resume: Annotated[
+        str | None, typer.Option(help="A store of scores to go on with, as it was begun; without other arguments.")
+    ] = None,
     workers: Workers = 0,
     scheduler: Scheduler = None,
 ) -> None:
     """Apply a model to a mosaic and write the scores. Run again to go on where it stopped."""
-    chosen = halo if halo is not None else ls.models.read_spec(model).halo
     with client_of(workers, scheduler) as client:
-        finish(ls.predict.run(mosaic, out, model, tile=tile, halo=64 if chosen is None else chosen, client=client))
+        if resume is not None:
+            finish(ls.predict.resume(resume, client=client))
+            return
+        image, network, target = _given(mosaic=mosaic, model=model, out=out)
+        options: dict[str, Any] = {
+            "tile": tile,
+            "halo": _halo(halo),
+            "window": window,
+            "blend": blend,
+            "tta": tta,
+            "precision": precision,
+            "device": device,
+            "dtype": dtype,
+        }
+        if dry_run:
+            console.print(ls.predict.plan(image, target, network, where=where, client=client, probe=True, **options))
+        else:
+            finish(ls.predict.run(image, target, network, where=where, client=client, **options))
+
+
+def _given(**places: str | None) -> list[str]:
+    """Give the arguments that only ``--resume`` can do without."""
+    for name, place in places.items():
+        if place is None:
+            raise BadInput(sentence(name, "be given", "none", "Pass MOSAIC MODEL OUT, or --resume OUT"))
+    return [str(place) for place in places.values()]
+
+
+def _halo(text: str) -> Any:
+    if text != "auto" and not text.isdigit():
+        raise BadInput(sentence("halo", "be whole pixels or auto", f"halo={text}"))
+    return text if text == "auto" else int(text)
