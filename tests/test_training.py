@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from images import random_mosaic
 from rich.console import Console
 from sklearn.metrics import f1_score
 
-from lsdask import losses, models, training
+from lsdask import losses, models, sampling, streaming, training
 from lsdask.errors import BadInput
 from lsdask.training import tally_block
 from lsdask.training.tally import Sums
@@ -194,16 +195,20 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_batch(tmp_path):
         fit(small(), stream, folder=tmp_path / "m", augment=False)
 
 
-def test_a_stream_that_can_tell_its_tiles_has_them_named():
-    class Planned(Fake):
-        def plan(self) -> Any:
-            return type("Plan", (), {"order": np.arange(100, 124), "bounds": np.array([0, 8, 16, 24])})
-
-    stream = Planned(0)
-    stream.batches = [(image.astype("float32"), mask) for image, mask in stream.batches]
-    stream.batches[1][0][:] = np.inf
-    with pytest.raises(BadInput, match=r"batch 1 \(tiles 108, 109, 110, 111, 112, 113, 114, 115\)"):
-        fit(small(), stream, augment=False)
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_stream_that_can_tell_its_tiles_has_them_named(mixed):
+    image = random_mosaic((2, 64, 64), dtype="float32", void=0).assign_coords(band=list(BANDS))
+    image[:, 32:, 32:] = np.inf
+    mask = image.isel(band=0, drop=True).copy(data=np.ones((64, 64), "uint8"))
+    good = image.where(np.isfinite(image), 5.0)
+    bad = streaming.TileStream(image, sampling.grid(image, 16), mask=mask, batch_size=2, shuffle=False)
+    other = streaming.TileStream(good, sampling.grid(good, 16), mask=mask, batch_size=2, shuffle=False)
+    train = streaming.MixedStream([other, bad], seed=1) if mixed else bad
+    first = next(i for i, batch in enumerate(train.batches(0)) if not np.isfinite(batch.image).all())
+    with pytest.raises(BadInput, match=f"be finite. Got nan in epoch 0, batch {first} ") as told:
+        fit(small(), train, augment=False, accumulate=3)
+    rows = "tiles 10 (y=32, x=32), 11 (y=32, x=48)"
+    assert f"({rows}{' of stream 1' if mixed else ''}), with values from inf to inf" in str(told.value)
 
 
 def test_a_collapsed_model_is_said_to_be_one(tmp_path):

@@ -71,24 +71,35 @@ def mixed(folder: Path) -> streaming.MixedStream:
     return streaming.MixedStream([stream(folder, 0), stream(folder, 1, batch_size=20)], weights=[1, 0.5], seed=5)
 
 
-class Cut:
-    """A stream that ends the run when it has given so many batches in all, its faces those of the one within."""
+class Cut(streaming.Stream):
+    """A stream that ends the run when it has given so many batches in all."""
 
     def __init__(self, inner: Any, after: int, how: Any) -> None:
-        self.inner, self.left, self.how = inner, after, how
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.inner, name)
+        super().__init__()
+        self.inner, self.left, self.how = inner, [after], how
+        self.bands, self.nodata = inner.bands, inner.nodata
 
     def __len__(self) -> int:
         return len(self.inner)
 
-    def __iter__(self) -> Iterator[Any]:
-        for batch in self.inner:
-            if self.left == 0:
+    def batches(self, epoch: int, begin: int = 0, **workers: Any) -> Iterator[Any]:
+        for batch in self.inner.batches(epoch, begin, **workers):
+            if self.left[0] == 0:
                 self.how()
-            self.left -= 1
+            self.left[0] -= 1
             yield batch
+
+    def where(self, batch: int, epoch: int | None = None) -> str:
+        return self.inner.where(batch, epoch)
+
+    def part(self, rank: int, world: int, *, drop_last: bool = False) -> Any:
+        other = Cut(self.inner.part(rank, world, drop_last=drop_last), 0, self.how)
+        other.left = self.left
+        return other
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return self.inner.identity
 
 
 class Power(Exception):
@@ -178,9 +189,9 @@ def test_a_run_cut_off_anywhere_goes_on(after, more, scenes, tmp_path):
     assert_same(train(scenes, tmp_path / "cut", resume=True, **more), alone)
 
 
-def test_a_stream_that_cannot_say_where_it_is_is_read_up_to_there(tmp_path):
+def test_a_stream_that_cannot_begin_in_mid_epoch_is_read_up_to_there(tmp_path):
     class Plain:
-        bands, nodata = BANDS, 0
+        bands, nodata, left = BANDS, 0, -1
 
         def __init__(self) -> None:
             rng = np.random.default_rng(0)
@@ -193,13 +204,19 @@ def test_a_stream_that_cannot_say_where_it_is_is_read_up_to_there(tmp_path):
             return len(self.batches)
 
         def __iter__(self) -> Iterator[Any]:
-            yield from self.batches
+            for batch in self.batches:
+                if self.left == 0:
+                    raise Power
+                self.left -= 1
+                yield batch
 
     def run(flow: Any, **more: Any) -> Any:
         return training.fit(network(), flow, epochs=2, device="cpu", precision="float32", save_seconds=0, **more)
 
+    cut = Plain()
+    cut.left = 9
     with pytest.raises(Power):
-        run(Cut(Plain(), 8, off), folder=tmp_path / "cut")
+        run(cut, folder=tmp_path / "cut")
     assert_same(run(Plain(), folder=tmp_path / "cut", resume=True), run(Plain(), folder=tmp_path / "alone"))
 
 
@@ -248,20 +265,13 @@ def test_a_store_that_loses_a_chunk_ends_the_run_and_is_gone_on_with_when_it_is_
     alone = train(folder, tmp_path / "alone")
     lost = chunk_of(folder / "image-0.zarr")
     whole = lost.read_bytes()
-    flow = stream(folder)
+    losing = Cut(stream(folder), 14, lambda: lose())
 
     def lose() -> None:
+        losing.left[0] = -1  # and gives further batches, of those that are held already
         lost.write_bytes(whole[: len(whole) // 2])
 
-    class Losing(Cut):
-        def __iter__(self) -> Iterator[Any]:
-            for batch in self.inner:
-                self.left -= 1
-                if self.left == 0:
-                    self.how()
-                yield batch
-
-    monkeypatch.setitem(SOURCES, "losing", lambda _: Losing(flow, 14, lose))
+    monkeypatch.setitem(SOURCES, "losing", lambda _: losing)
     with pytest.raises(Unreadable, match=r"image-0.zarr.*chunk \(\d+, \d+\)"):
         train(folder, tmp_path / "lost", "losing")
     held = torch.load(tmp_path / "lost" / "last.ckpt", weights_only=True)["run"]

@@ -128,31 +128,32 @@ def fit(
     _check_model(model, folder, resume=resume, tensorboard=tensorboard)
     device = find_device(device)
     ranks.check_devices(device, devices)
-    streams.check_streams(model.spec, train, valid)
+    streams.check_streams(model.spec, train, valid, devices)
     with ranks.quietly():
-        streams.share(train, valid, 0, 1, devices)
         held = checkpoints.read(folder) if resume and folder is not None else None
-        streams.begin_at(train, held and held["begun"])
-        begun, first = streams.state_of(train), next(iter(train))
+        own = {"train": streams.epoch_of(train), "valid": streams.epoch_of(valid)}
+        begun = own if held is None else held["begun"]
+        first = _first(train, begun["train"])
         plan = {**settings.plan(), **_plan(model, train, valid, first), "device": device, "devices": devices}
         if held is not None and folder is not None:
             checkpoints.check(folder, held["plan"], plan)
         settled = _settled(model, settings, train, first, device) if held is None else held["settled"]
         fabric = ranks.launch(device, devices, settled)
         rank = fabric.global_rank
-        streams.share(train, valid, rank, fabric.world_size, devices)
+        mine, judging = (streams.part(each, rank, devices, train=each is train) for each in (train, valid))
         keeper = Keeper(monitor, folder if rank == 0 else None)
         keeper.record.update(_record(settings, settled, device, devices))
         # Lightning leaves a loaded model as it is: evaluating.
         model.train().describe(tile=int(first[0].shape[-1]))
         saving = Saving(folder, save_seconds, {"plan": plan, "begun": begun, "settled": settled})
         with ranks.seeded(ranks.seed_of(seed, rank), fabric.device), _bar(progress and rank == 0) as bar:
-            run = Run(fabric, model, settings, train, valid, keeper, saving, bar)
+            run = Run(fabric, model, settings, mine, judging, keeper, saving, bar)
             if held is not None:
                 run.load(held)
             if tensorboard and keeper.folder is not None:
                 keeper.board = make_board(keeper.folder, run.epoch)
             run.go()
+            streams.set_epochs(train, valid, begun, run.epoch)
     keeper.finish(model)
     return Trained(model, tuple(keeper.history), folder)
 
@@ -190,11 +191,21 @@ def _record(settings: Settings, settled: str, device: str, devices: int) -> dict
     return {"lsdask": __version__, "loss": settings.loss_name, **told, **place}
 
 
+def _first(train: Tiles, epoch: int) -> Any:
+    """Give the first batch of an epoch, as stored."""
+    coming = streams.batches_of(train, epoch, 0)
+    try:
+        return next(coming)
+    finally:
+        if hasattr(coming, "close"):
+            coming.close()
+
+
 def _settled(model: models.Segmenter, settings: Settings, train: Tiles, first: Any, device: str) -> str:
-    """Settle the precision; the masks of the first batch are checked on the way."""
-    image, mask = streams.put(first, train, model, "train", torch.device(device))
+    """Settle the precision by the first batch."""
     if settings.precision != "auto":
         return settings.precision
+    image, mask = streams.put(first, train, "train", model, torch.device(device))
     return settle(model, losses.find(settings.loss), image, mask)
 
 

@@ -32,7 +32,7 @@ class Saving:
     seconds : float
         At least so long between two states of one epoch; the end of an epoch is always written.
     facts : dict
-        What is the same in every state: what the run is.
+        What is the same in every state: what the run is, and which epochs its streams began at.
     """
 
     folder: Path | None
@@ -80,7 +80,6 @@ class Run:
         self.generator = torch.Generator(fabric.device).manual_seed(seed)
         self.epoch, self.batch, self.seconds, self.done = 0, 0, 0.0, False
         self.sums, self.begun = Sums(), perf_counter()
-        self.at: dict[str, Any] | None = None
 
     def go(self) -> None:
         """Train from where the run is to its end."""
@@ -101,23 +100,28 @@ class Run:
         self.model.train()
         total, every = len(self.train), self.settings.accumulate
         task = self.bar.add_task(self._title(), total=total, completed=self.batch)
-        for index, batch in enumerate(streams.rest_of(self.train, self.batch, self.at), start=self.batch):
-            last = index + 1 == total
-            step = last or (index + 1) % every == 0
-            group = min(every, total - index // every * every)
-            with self.fabric.no_backward_sync(self.network, enabled=not step):
-                self.fabric.backward(self._loss(batch, index) / group)
-            if step:
-                self._step()
-                self.batch = index + 1
-                if not last:
-                    self._save_if_due()
-            self.bar.advance(task)
+        with self._flowing(self.train, "train", self.batch) as coming:
+            for index, (image, mask) in enumerate(coming, start=self.batch):
+                last = index + 1 == total
+                step = last or (index + 1) % every == 0
+                group = min(every, total - index // every * every)
+                with self.fabric.no_backward_sync(self.network, enabled=not step):
+                    self.fabric.backward(self._loss(image, mask, index) / group)
+                if step:
+                    self._step()
+                    self.batch = index + 1
+                    if not last:
+                        self._save_if_due()
+                self.bar.advance(task)
         self.bar.remove_task(task)
 
-    def _loss(self, batch: Any, index: int) -> Tensor:
+    def _flowing(self, stream: Tiles, name: str, begin: int) -> Any:
+        """Let the batches of this epoch flow; a stream's own epochs go on where they were when training began."""
+        epoch = self.saving.facts["begun"][name] + self.epoch
+        return streams.flowing(stream, name, epoch, begin, self.model, self.fabric.device)
+
+    def _loss(self, image: Tensor, mask: Tensor, index: int) -> Tensor:
         """Score one batch, augmented."""
-        image, mask = streams.put(batch, self.train, self.model, "train", self.fabric.device)
         changed = self._augment(image, mask)
         loss, logits = self._score(self.network, *changed)
         if not torch.isfinite(loss):
@@ -154,9 +158,8 @@ class Run:
             return sums
         self.model.eval()
         task = self.bar.add_task(f"{self._title()}, judging", total=len(self.valid))
-        with torch.inference_mode(), self.fabric.autocast():
-            for batch in self.valid:
-                image, mask = streams.put(batch, self.valid, self.model, "valid", self.fabric.device)
+        with torch.inference_mode(), self.fabric.autocast(), self._flowing(self.valid, "valid", 0) as coming:
+            for image, mask in coming:
                 sums.add(*self._score(self.model, image, mask), mask, self.model.spec.threshold)
                 self.bar.advance(task)
         self.bar.remove_task(task)
@@ -184,7 +187,8 @@ class Run:
     def _not_finite(self, loss: float, image: Tensor, index: int) -> str:
         values = image[~torch.isnan(image)]
         reach = f"values from {values.min():.3g} to {values.max():.3g}" if len(values) else "no values"
-        where = f"{loss} in epoch {self.epoch}, batch {index}{streams.tiles_of(self.train, index)}, with {reach}"
+        tiles = streams.tiles_of(self.train, self.saving.facts["begun"]["train"] + self.epoch, index)
+        where = f"{loss} in epoch {self.epoch}, batch {index}{tiles}, with {reach}"
         do = "Declare a nodata value that is not declared, normalise with mean and std, or lower lr"
         return sentence("the training loss", "be finite", where, do)
 
@@ -222,8 +226,6 @@ class Run:
             "random": ranks.random_state(self.fabric.device),
             "generator": self.generator.get_state(),
             "sums": self.sums.state_dict(),
-            "train": streams.state_of(self.train),
-            "valid": streams.state_of(self.valid),
         }
 
     def load(self, held: dict[str, Any]) -> None:
@@ -239,6 +241,4 @@ class Run:
         self.keeper.load_state_dict(run["keeper"])
         ranks.set_random_state(own["random"], self.fabric.device)
         self.generator.set_state(own["generator"])
-        self.sums, self.at = Sums(**own["sums"]).to(self.fabric.device), own["train"]
-        streams.begin_at(self.train, own["train"])
-        streams.begin_at(self.valid, own["valid"])
+        self.sums = Sums(**own["sums"]).to(self.fabric.device)

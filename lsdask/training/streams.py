@@ -2,6 +2,8 @@
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,10 +12,11 @@ from torch import Tensor
 
 from lsdask import models
 from lsdask.errors import BadInput, sentence
-from lsdask.models.running import float_block
 from lsdask.models.segmenter import TileClassifier
 from lsdask.schema import UNKNOWN
-from lsdask.training import ranks
+from lsdask.streaming import Stream
+from lsdask.streaming.loading import on_device
+from lsdask.streaming.loading import put as put_tensors
 
 
 class Tiles(Protocol):
@@ -22,9 +25,8 @@ class Tiles(Protocol):
     Iterated once an epoch, each time from the start, it gives (image, mask) pairs of numpy arrays: image
     (n, band, y, x) as stored, mask (n, y, x) uint8.
 
-    One that also has ``state_dict`` and ``load_state_dict``, as lsdask's have, is gone on with in mid-epoch without
-    reading what was given before; of any other, those batches are read and passed over. Several ranks need ``rank``
-    and ``world``.
+    lsdask's own (``streaming.Stream``) can also be shared by ranks, begin in mid-epoch without reading what came
+    before, and say which tiles are in a batch. Of any other, batches that were given before are read and passed over.
     """
 
     @property
@@ -40,79 +42,94 @@ class Tiles(Protocol):
     def __len__(self) -> int: ...
 
 
-def check_streams(spec: models.Spec, train: Tiles, valid: Tiles | None) -> None:
-    """Raise BadInput unless the streams have the model's bands and give something."""
+def check_streams(spec: models.Spec, train: Tiles, valid: Tiles | None, devices: int) -> None:
+    """Raise BadInput unless the streams have the model's bands, give something, and can be shared by the devices."""
     for name, stream in (("train", train), ("valid", valid)):
-        if stream is not None:
-            models.check_bands(spec, stream.bands, name=name)
-            if len(stream) == 0:
-                raise BadInput(sentence(name, "give at least one batch", "none", "Look at its tile index"))
+        if stream is None:
+            continue
+        models.check_bands(spec, stream.bands, name=name)
+        if len(stream) == 0:
+            raise BadInput(sentence(name, "give at least one batch", "none", "Look at its tile index"))
+        if devices > 1 and not isinstance(stream, Stream):
+            rule = f"be a stream of lsdask.streaming, to be shared by {devices} devices"
+            raise BadInput(sentence(name, rule, f"a {type(stream).__name__}"))
 
 
-def share(train: Tiles, valid: Tiles | None, rank: int, world: int, devices: int) -> None:
-    """Let streams give one of several disjoint shares of their tiles, where there are several devices.
+def part(stream: Any, rank: int, world: int, *, train: bool) -> Any:
+    """Give a rank's share; in training all are of one length, as who has more would wait for the others for ever."""
+    if world == 1 or stream is None:
+        return stream
+    mine = stream.part(rank, world, drop_last=train)
+    if train and len(mine) == 0:
+        got = f"{len(stream)} batches for {world} devices"
+        raise BadInput(sentence("train", "give each device a batch", got, "Pass a smaller batch_size to the stream"))
+    return mine
 
-    Raises
-    ------
-    BadInput
-        If one cannot, or the shares of ``train`` have different numbers of batches.
-    """
-    if devices == 1:
-        return
+
+def epoch_of(stream: Any) -> int:
+    """Give the epoch that a stream is at; 0 for one that counts none."""
+    return stream.epoch if isinstance(stream, Stream) else 0
+
+
+def set_epochs(train: Any, valid: Any, begun: dict[str, int], epochs: int) -> None:
+    """Let streams count the epochs that were taken of them, so that further training has further orders."""
     for name, stream in (("train", train), ("valid", valid)):
-        for part in [] if stream is None else getattr(stream, "streams", [stream]):
-            if not (hasattr(part, "rank") and hasattr(part, "world")):
-                raise BadInput(sentence(name, f"have rank and world, to be shared by {devices} devices", "neither"))
-            part.rank, part.world = rank, world
-    counts = ranks.gather(len(train))
-    if len(set(counts)) > 1:  # who has more would wait for the others for ever
-        do = "Pass drop_last=True to the stream"
-        raise BadInput(sentence("train", "have as many batches on every device", f"{counts}", do))
+        if isinstance(stream, Stream):
+            stream.set_epoch(begun[name] + epochs)
 
 
-def put(batch: Any, stream: Tiles, model: models.Segmenter, name: str, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Bring a batch as stored to a device.
+def batches_of(stream: Tiles, epoch: int, begin: int) -> Iterator[Any]:
+    """Give an epoch's batches as stored, from the ``begin``-th on."""
+    return stream.batches(epoch, begin) if isinstance(stream, Stream) else islice(iter(stream), begin, None)
+
+
+@contextmanager
+def flowing(
+    stream: Tiles, name: str, epoch: int, begin: int, model: models.Segmenter, device: torch.device
+) -> Iterator[Iterator[tuple[Tensor, Tensor]]]:
+    """Let an epoch's batches flow to a device, and stop what reads ahead when they are needed no more.
 
     Parameters
     ----------
-    batch : (image, mask)
-        Arrays as ``Tiles`` gives them.
     stream : Tiles
+    name : str
+        Of the stream, for messages.
+    epoch, begin : int
+        Of the first batch.
     model : Segmenter
         Whom it is for: a classifier gets a class a tile.
-    name : str
-        Of the stream.
     device : torch.device
 
-    Returns
-    -------
-    image : (n, band, y, x) float32 tensor
-        NaN where void.
-    mask : (n, y, x) uint8 tensor
-        (n, 1, 1) for a classifier.
-
-    Raises
+    Yields
     ------
-    BadInput
-        If there is no mask, or it holds something else than classes and 255.
+    iterator of (image, mask)
+        image (n, band, y, x) float32, NaN where void; mask (n, y, x) uint8, (n, 1, 1) for a classifier. It raises
+        BadInput if there is no mask, or one holds something else than classes and 255.
     """
+    coming = batches_of(stream, epoch, begin)
+    ready: Any = ((image, _checked(mask, name, model)) for image, mask in coming)
+    try:
+        yield on_device(ready, stream.nodata, device)  # type: ignore[misc]  # with masks, always
+    finally:
+        if hasattr(coming, "close"):
+            coming.close()
+
+
+def put(batch: Any, stream: Tiles, name: str, model: models.Segmenter, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Bring one batch to a device; as ``flowing`` does."""
     image, mask = batch
-    _check_mask(mask, model.spec.classes, name)
-    if isinstance(model, TileClassifier):
-        mask = majority_block(mask)
-    tensors = torch.from_numpy(float_block(image, stream.nodata)), torch.from_numpy(np.ascontiguousarray(mask))
-    if device.type == "cuda":
-        tensors = tensors[0].pin_memory(), tensors[1].pin_memory()
-    return tensors[0].to(device, non_blocking=True), tensors[1].to(device, non_blocking=True)
+    return put_tensors((image, _checked(mask, name, model)), stream.nodata, device)  # type: ignore[return-value]
 
 
-def _check_mask(mask: Any, classes: int, name: str) -> None:
+def _checked(mask: Any, name: str, model: models.Segmenter) -> np.ndarray:
+    """Give a batch's mask as the model learns it."""
     if mask is None:
         raise BadInput(sentence(name, "give masks", "a stream of images alone", "Pass mask= to the stream"))
     held = np.flatnonzero(np.bincount(mask.ravel(), minlength=UNKNOWN + 1))
-    most = max(classes, 2) - 1
+    most = max(model.spec.classes, 2) - 1
     if ((held > most) & (held != UNKNOWN)).any():
         raise BadInput(sentence(f"{name}'s masks", f"hold 0 to {most}, or {UNKNOWN} where unknown", f"{held.tolist()}"))
+    return majority_block(mask) if isinstance(model, TileClassifier) else mask
 
 
 def majority_block(labels: np.ndarray) -> np.ndarray:
@@ -132,33 +149,9 @@ def majority_block(labels: np.ndarray) -> np.ndarray:
     return found.astype("uint8")[:, None, None]
 
 
-def rest_of(stream: Any, batch: int, state: dict[str, Any] | None) -> Iterator[Any]:
-    """Give an epoch's batches from the ``batch``-th on; ``state`` is where the stream was, if it could say."""
-    if batch and state is not None:
-        stream.load_state_dict({**state, "batch": batch})
-        yield from stream
-        return
-    for i, each in enumerate(stream):
-        if i >= batch:
-            yield each
-
-
-def state_of(stream: Any) -> dict[str, Any] | None:
-    """Say where a stream is, if it can."""
-    return stream.state_dict() if hasattr(stream, "state_dict") else None
-
-
-def begin_at(stream: Any, state: dict[str, Any] | None) -> None:
-    """Bring a stream to the start of the epoch it was in."""
-    if state is not None:
-        stream.set_epoch(state["epoch"])
-
-
 def identity(stream: Any, name: str) -> dict[str, Any]:
     """Say what a stream's order depends on, one plain value a name."""
-    state = state_of(stream) or {}
-    found = _flat({key: value for key, value in state.items() if key not in ("epoch", "batch")}, name)
-    return {key: value for key, value in found.items() if not key.endswith(".rank")}
+    return _flat(stream.identity, name) if isinstance(stream, Stream) else {}
 
 
 def _flat(value: Any, name: str) -> dict[str, Any]:
@@ -171,16 +164,12 @@ def _flat(value: Any, name: str) -> dict[str, Any]:
 def fingerprint(batch: Any) -> str:
     """Give what tells a batch from others: 16 hexadecimal digits of a hash of its pixels."""
     found = hashlib.sha256()
-    for part in batch:
-        if part is not None:
-            found.update(np.ascontiguousarray(part).tobytes())
+    for array in batch:
+        if array is not None:
+            found.update(np.ascontiguousarray(array).tobytes())
     return found.hexdigest()[:16]
 
 
-def tiles_of(stream: Any, index: int) -> str:
-    """Name the rows of the tile index in a batch of the epoch, where the stream can tell them."""
-    if not hasattr(stream, "plan"):
-        return ""
-    plan = stream.plan()
-    rows = plan.order[plan.bounds[index] : plan.bounds[index + 1]].tolist()
-    return f" (tiles {', '.join(map(str, rows[:8]))}{' ...' if len(rows) > 8 else ''})"
+def tiles_of(stream: Any, epoch: int, index: int) -> str:
+    """Say which tiles are in a batch, where the stream can tell."""
+    return f" ({stream.where(index, epoch)})" if isinstance(stream, Stream) else ""
