@@ -13,6 +13,7 @@ from lsdask import __version__, models, schema, store, tiling
 from lsdask.predict.composing import Turns
 from lsdask.predict.kernels import Kernel
 from lsdask.predict.scoring import Edge, Model, Scorer, scorer_of, scores_like, shape_of
+from lsdask.predict.sharing import shared
 from lsdask.predict.skipping import Where, named, void_tiles, where_of
 from lsdask.predict.windows import Blend
 
@@ -118,7 +119,7 @@ def job(
         image=image,
         scorer=scorer,
         grid=grid,
-        kernel=Kernel(store.reader(image), store.text(target), scorer, None if mask is None else store.reader(mask)),
+        kernel=Kernel(shared(image, grid), store.text(target), scorer, None if mask is None else store.reader(mask)),
         template=scores_like(da.zeros(shape_of(image, scorer), chunks=-1, dtype=scorer.dtype), image, scorer),
         plan=_plan(image, model, scorer, options) | ({} if mask is None else {"where": named(where, mask)}),
         void=void_tiles(image, where, grid),

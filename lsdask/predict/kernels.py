@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from lsdask import store, tiling
 from lsdask.predict.scoring import NAME, Scorer
+from lsdask.predict.sharing import SharedReader
 
 
 @dataclass(frozen=True)
@@ -13,7 +14,7 @@ class Kernel:
 
     Attributes
     ----------
-    reader : store.Reader
+    reader : SharedReader or store.Reader
         Of the image.
     target : str
         The store of scores.
@@ -22,7 +23,7 @@ class Kernel:
         Of the mask that says where scores are wanted; where none is, the image is not read.
     """
 
-    reader: store.Reader
+    reader: SharedReader | store.Reader
     target: str
     scorer: Scorer
     where: store.Reader | None = None
