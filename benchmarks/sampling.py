@@ -1,4 +1,4 @@
-"""Tables of 10^5 to 10^7 tiles: surveyed, split and read, in memory that does not grow with them.
+"""Tables of 10^5 to 10^7 tiles: surveyed, split, checked and read, in memory that does not grow with them.
 
 Prints one JSON line a number of tiles. Each step runs in a process of its own, which tells its seconds and its peak
 memory above imports and compiled kernels. The mask and the validity are made where they are read, so that memory is
@@ -49,6 +49,7 @@ def lazily(block: Callable[[np.ndarray, np.ndarray], np.ndarray], side: int, dty
 
 
 def layers(side: int) -> dict[str, xr.DataArray]:
+    """Make the layers of an image."""
     return {"mask": lazily(mask_block, side, "uint8"), "valid": lazily(valid_block, side, "bool")}
 
 
@@ -63,6 +64,13 @@ def split(folder: str, side: int) -> int:
     """Split the file, with a buffer."""
     path = Path(folder) / "tiles.parquet"
     return sampling.split_file(path, path, buffer=8, test="east", fractions=(0.6, 0.15, 0.25))
+
+
+def check(folder: str, side: int) -> int:
+    """Check that no pixel is seen by two splits."""
+    path = Path(folder) / "tiles.parquet"
+    sampling.check_split(path, buffer=8)
+    return sum(map(len, sampling.parts(path, ["split"])))
 
 
 def read(folder: str, side: int) -> int:
@@ -87,7 +95,7 @@ def peak_mb() -> float:
 def measured(step: Callable[[str, int], int], folder: str, side: int) -> dict[str, float]:
     """Run a step; the kernels are loaded and the libraries warm before."""
     with dask.config.set(scheduler="threads", num_workers=2), TemporaryDirectory() as small:
-        for each in (survey, split, read):
+        for each in (survey, split, check, read):
             each(small, 2 * CHUNK)
         before, start = peak_mb(), time.perf_counter()
         n = step(folder, side)
@@ -106,7 +114,7 @@ def main() -> None:
         side = round(n**0.5) * STEP + STEP
         line: dict[str, Any] = {"benchmark": "sampling", "tiles": n, "image": side}
         with TemporaryDirectory() as folder:
-            for step in (survey, split, read, *([whole] if args.whole else [])):
+            for step in (survey, split, check, read, *([whole] if args.whole else [])):
                 with multiprocessing.get_context("spawn").Pool(1) as pool:
                     line[step.__name__] = pool.apply(measured, (step, folder, side))
             line["file_mb"] = round((Path(folder) / "tiles.parquet").stat().st_size / 1e6, 1)

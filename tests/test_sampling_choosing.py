@@ -118,6 +118,20 @@ def test_by_location_finds_every_tile_with_a_pixel_of_the_mask(tmp_path):
     assert len(located) < len(tiles) / 2
 
 
+@pytest.mark.realdata
+def test_the_inventory_of_garcia_has_about_as_many_positive_tiles_as_in_the_paper(data):
+    """365 tiles of 32 px of 8 m; some more here, as the paper cut its test area out and its tiles' origin is not told."""
+    path = data / "serra-do-mar" / "relict_landslides_epsg32723.geojson"
+    for shift in (0, 100):
+        grid = GeoBox((3552, 3648), Affine(8, 0, 437_000 + shift, 0, -8, 7_396_000), "EPSG:32723")
+        image = layer(np.broadcast_to(np.uint8(0), grid.shape), grid)
+        tiles = sampling.describe(sampling.grid(image, 32), mask=inventory.rasterize(path, image))
+        positive = sampling.select(tiles, min_positive=1e-9)
+        assert 365 <= len(positive) < 430
+        located = sampling.by_location(tiles, path, image)
+        assert len(pd.merge(located, positive, on=["y", "x"])) == len(positive) <= len(located) < 450
+
+
 def test_tiles_beside_a_traced_polygon_are_not_positive():
     frame = gpd.GeoDataFrame(geometry=inventory.to_map(shapely.box([20], [20], [30], [30]), GRID), crs=GRID.crs)
     tiles = sampling.grid(layer(np.zeros(GRID.shape, "uint8")), 10)

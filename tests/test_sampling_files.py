@@ -1,5 +1,6 @@
 """Tables too long for memory: surveyed, written, split and read in parts, with the rows of the whole."""
 
+import re
 from itertools import pairwise
 
 import dask
@@ -166,6 +167,25 @@ def test_a_file_is_split_as_its_table_is(tmp_path, test):
     assert sampling.split_file(path, out, **options) == 400
     pd.testing.assert_frame_equal(sampling.read(out), sampling.split(tiles_of(), **options))
     assert "split" not in pq.ParquetFile(path).schema_arrow.names
+    sampling.check_split(out, buffer=3)
+
+
+@pytest.mark.usefixtures("small_strips")
+def test_a_file_is_checked_row_group_by_row_group(tmp_path):
+    y, x = (place.ravel() * 30 for place in np.mgrid[:20, :20])
+    tiles = sampling.table(y, x, 10)
+    tiles["split"] = np.where(x < 300, "train", "test")
+    sampling.write(tiles, tmp_path / "t.parquet")
+    sampling.check_split(tmp_path / "t.parquet", buffer=10)
+    named = r"Got train tile (\d+) \(y=(\d+), x=270, size=10\) and test tile (\d+) \(y=(\d+), x=300, size=10\)"
+    with pytest.raises(BadInput, match=named) as caught:
+        sampling.check_split(tmp_path / "t.parquet", buffer=11)
+    a, ya, b, yb = map(int, re.search(named, str(caught.value)).groups())
+    assert tiles.loc[[a, b], ["y", "x"]].to_numpy().tolist() == [[ya, 270], [yb, 300]]
+    tiles.loc[399, ["y", "x", "split"]] = [4, 3, "test"]  # the last row group against the first
+    sampling.write(tiles, tmp_path / "t.parquet")
+    with pytest.raises(BadInput, match=r"Got train tile 0 .* and test tile 399 \(y=4, x=3, size=10\)"):
+        sampling.check_split(tmp_path / "t.parquet")
 
 
 @pytest.mark.usefixtures("small_strips")

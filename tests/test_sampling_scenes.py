@@ -160,6 +160,17 @@ def test_a_box_on_the_ground_holds_every_pixel_of_its_window(offset, crs, turn):
     assert max(px.min() - x0, x1 - px.max(), py.min() - y0, y1 - py.max()) < 0.6
 
 
+def test_a_box_holds_the_bent_edges_of_a_wide_window():
+    grid = GeoBox((2000, 2000), Affine(30, 0, 200_000, 0, -30, 7_400_000), "EPSG:32633")
+    x, y = Transformer.from_crs(grid.crs, "EPSG:4326", always_xy=True).transform(200_000, 7_400_000)
+    frame = GeoBox((50, 50), Affine(3e-4, 0, x, 0, -3e-4, y), "EPSG:4326")
+    y0, x0, y1, x1 = placed(np.array([[0, 0, 2000, 2000]]), grid, frame)[0]
+    edge = shapely.get_coordinates(shapely.segmentize(shapely.box(0, 0, 2000, 2000), 1))
+    found = onto(grid, frame.crs, edge)
+    px, py = ~frame.transform @ (found[:, 0], found[:, 1])
+    assert (x0 <= px.min(), px.max() <= x1, y0 <= py.min(), py.max() <= y1) == (True,) * 4
+
+
 def test_a_region_of_polygons_is_held_out():
     image = scene((100, 100), (0, 0))
     areas = gpd.GeoDataFrame(geometry=[shapely.box(200, -400, 600, -200), shapely.box(800, -900, 900, -700)], crs=UTM23)
