@@ -2,12 +2,19 @@
 
 Prints one JSON line: tiles/s of the stream and of each rival, the ratios, how often a chunk is decoded, and the
 memory each needs. Each runs in a process of its own, one after the other; those that are slow draw ``--limit``
-tiles. Times themselves mean little elsewhere; the ratios and counts do.
+tiles. Times themselves mean little elsewhere; the ratios and counts do. torchgeo, whose packages would change those
+here, is measured with ``--torchgeo PYTHON``, an interpreter that has it.
+
+``--quality`` prints instead, for several buffers, how well the stream shuffles beside a full shuffle; that reads no
+pixels.
 """
 
 import argparse
 import json
 import multiprocessing
+import os
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -15,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import dask
+import dask.array as da
 import numpy as np
 import rasterio
 import xarray as xr
@@ -119,6 +127,84 @@ def _ram(image: xr.DataArray, dtype: str) -> dict[str, Any]:
     return {"tiles": len(places), "seconds": time.perf_counter() - start}
 
 
+TORCHGEO = """
+import json, resource, sys, time
+import torch
+from torch.utils.data import DataLoader
+from torchgeo.datasets import RasterDataset, stack_samples
+from torchgeo.samplers import RandomGeoSampler
+
+class Scene(RasterDataset):
+    filename_glob = "scene.tif"
+
+folder, tile, batch, limit = sys.argv[1], *map(int, sys.argv[2:])
+torch.set_num_threads(1)
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+before = peak()
+scene = Scene(folder)
+loader = DataLoader(scene, batch_size=batch, sampler=RandomGeoSampler(scene, size=tile, length=limit),
+                    collate_fn=stack_samples)
+start = time.perf_counter()
+tiles = sum(len(sample["image"]) for sample in loader)
+seconds = time.perf_counter() - start
+print(json.dumps({"tiles_per_second": round(tiles / seconds, 1), "memory_mib": round(peak() - before)}))
+"""
+
+
+def torchgeo(folder: Path, limit: int, python: str) -> dict[str, Any]:
+    """torchgeo's random sampler over the GeoTIFF, in an interpreter that has it, with the same block cache."""
+    command = [python, "-c", TORCHGEO, str(folder), str(TILE), str(BATCH), str(limit)]
+    settings = {**os.environ, "GDAL_CACHEMAX": str(GDAL_CACHE)}
+    done = subprocess.run(command, capture_output=True, text=True, env=settings, check=True)
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def mixing(order: np.ndarray, cells: np.ndarray, columns: int) -> dict[str, float]:
+    """Say how well an order mixes.
+
+    Parameters
+    ----------
+    order : (tile,) int array
+        Tiles in the order they come.
+    cells : (tile,) int array
+        The neighbourhood of each tile, numbered row by row.
+    columns : int
+        Neighbourhoods in a row.
+
+    Returns
+    -------
+    dict
+        ``autocorrelation`` of the neighbourhoods' rows and columns from one tile to the next (the larger), 0 at best;
+        ``distinct``, the neighbourhoods in a batch, on average.
+    """
+    places = np.stack(np.divmod(cells[order], columns))
+    near = max(abs(np.corrcoef(axis[:-1], axis[1:])[0, 1]) for axis in places)
+    batches = cells[order][: len(order) // BATCH * BATCH].reshape(-1, BATCH)
+    distinct = np.mean([len(np.unique(batch)) for batch in batches])
+    return {"autocorrelation": round(float(near), 4), "distinct": round(float(distinct), 2)}
+
+
+def quality(size: int, chunk: int, buffers: tuple[int, ...] = (16, 32, 64, 128, 256, 512)) -> dict[str, Any]:
+    """Compare the stream's order with a full shuffle's, for buffers in MiB; neighbourhoods are chunks.
+
+    Returns
+    -------
+    dict
+        ``full`` and ``buffers``: what ``mixing`` gives, and decodes a chunk.
+    """
+    image = xr.DataArray(da.zeros((4, size, size), chunks=(4, chunk, chunk), dtype="uint16"), dims=("band", "y", "x"))
+    tiles = sampling.grid(image, TILE, overlap=OVERLAP)
+    columns = -(-size // chunk)
+    cells = (tiles["y"] // chunk * columns + tiles["x"] // chunk).to_numpy()
+    full = mixing(np.random.default_rng(0).permutation(len(tiles)), cells, columns)
+    rows = {}
+    for buffer in buffers:
+        flow = streaming.TileStream(image, tiles, batch_size=BATCH, buffer=buffer * streaming.MIB)
+        decodes = round(flow.explain()["decodes_per_chunk"], 3)
+        rows[buffer] = {**mixing(flow.plan().order, cells, columns), "decodes_per_chunk": decodes}
+    return {"benchmark": "B4 shuffle quality", "size": size, "chunk": chunk, "full": full, "buffers": rows}
+
+
 WORK = (stream, ram, ram_float32, xbatcher_dask, xbatcher_ram, zarr_windows, rasterio_windows)
 
 
@@ -168,7 +254,14 @@ def alone(name: str, folder: Path, limit: int, buffer: int, processes: bool) -> 
     return dict(answers.get())
 
 
-def run(size: int, chunk: int = 512, limit: int = 512, buffer: int = 256, processes: bool = True) -> dict[str, Any]:
+def run(
+    size: int,
+    chunk: int = 512,
+    limit: int = 512,
+    buffer: int = 256,
+    processes: bool = True,
+    torchgeo_python: str | None = None,
+) -> dict[str, Any]:
     """Measure.
 
     Returns
@@ -177,10 +270,13 @@ def run(size: int, chunk: int = 512, limit: int = 512, buffer: int = 256, proces
         ``tiles_per_second`` is B4's number (target >= 15 000 on two cores), ``decodes_per_chunk`` its count
         (target <= 1.1); ``times_faster`` are ratios to the rivals, and ``of_ram`` to slices out of memory.
     """
+    load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prepare(folder, size, chunk)
         runs = {work.__name__: alone(work.__name__, folder, limit, buffer * streaming.MIB, processes) for work in WORK}
+        if torchgeo_python is not None:
+            runs["torchgeo"] = torchgeo(folder, limit, torchgeo_python)
     mine, chunks = runs["stream"], runs["ram"]["decoded"]  # which reads each chunk that is stored once
     rates = {key: value["tiles_per_second"] for key, value in runs.items()}
     return {
@@ -195,8 +291,10 @@ def run(size: int, chunk: int = 512, limit: int = 512, buffer: int = 256, proces
         "of_ram_float32": round(rates["stream"] / rates["ram_float32"], 3),
         "times_faster": {
             key: round(rates["stream"] / rates[key], 1)
-            for key in ("xbatcher_dask", "xbatcher_ram", "zarr_windows", "rasterio_windows")
+            for key in ("xbatcher_dask", "xbatcher_ram", "zarr_windows", "rasterio_windows", "torchgeo")
+            if key in rates
         },
+        "load": [round(load, 1), round(os.getloadavg()[0], 1)],
         "runs": runs,
     }
 
@@ -208,8 +306,15 @@ def main() -> None:
     parser.add_argument("--chunk", type=int, default=512, help="side of a chunk, pixels")
     parser.add_argument("--limit", type=int, default=512, help="tiles that slow rivals draw")
     parser.add_argument("--buffer", type=int, default=256, help="the stream's shuffle buffer, MiB")
+    parser.add_argument("--torchgeo", metavar="PYTHON", help="an interpreter that has torchgeo, to measure that too")
+    parser.add_argument("--quality", action="store_true", help="how well the stream shuffles, instead")
     args = parser.parse_args()
-    print(json.dumps(run(args.size, args.chunk, args.limit, args.buffer)))
+    if args.quality:
+        print(json.dumps(quality(args.size, args.chunk)))
+        return
+    if args.torchgeo is None:
+        print("torchgeo is left out: pass --torchgeo PYTHON", file=sys.stderr)
+    print(json.dumps(run(args.size, args.chunk, args.limit, args.buffer, torchgeo_python=args.torchgeo)))
 
 
 if __name__ == "__main__":

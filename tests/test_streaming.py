@@ -553,12 +553,34 @@ def test_a_forked_process_is_told_to_spawn_instead_of_hanging():
     assert "Pass multiprocessing_context='spawn' or 'forkserver'" in queue.get()
 
 
-def test_the_benchmark_runs():
+@pytest.fixture(scope="module")
+def benchmark():
     path = Path(__file__).parents[1] / "benchmarks" / "streaming.py"
     spec = importlib.util.spec_from_file_location("benchmark_streaming", path)
-    benchmark = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(benchmark)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_benchmark_runs(benchmark):
     line = benchmark.run(256, chunk=64, limit=32, processes=False)
     assert line["decodes_per_chunk"] == 1
     assert line["runs"]["zarr_windows"]["decoded"] > line["runs"]["stream"]["decoded"]
     assert min(run["tiles_per_second"] for run in line["runs"].values()) > 0
+
+
+def test_mixing_tells_order_from_disorder(benchmark):
+    cells = np.repeat(np.arange(64), 100)
+    rows = benchmark.mixing(np.arange(6400), cells, 8)
+    assert (rows["autocorrelation"] > 0.99, rows["distinct"] < 1.5) == (True, True)
+    full = benchmark.mixing(np.random.default_rng(0).permutation(6400), cells, 8)
+    assert full["autocorrelation"] < 0.05
+    assert abs(full["distinct"] - 64 * (1 - (1 - 1 / 64) ** 32)) < 0.5
+
+
+def test_the_default_buffer_shuffles_nearly_as_well_as_a_full_shuffle(benchmark):
+    line = benchmark.quality(8192, 512, buffers=(256,))  # MiB, as TileStream's default; half of that image
+    ours, full = line["buffers"][256], line["full"]
+    assert ours["autocorrelation"] < 0.05
+    assert ours["distinct"] > 0.7 * full["distinct"]
+    assert ours["decodes_per_chunk"] == 1
