@@ -120,7 +120,7 @@ def test_by_location_finds_every_tile_with_a_pixel_of_the_mask(tmp_path):
 
 @pytest.mark.realdata
 def test_the_inventory_of_garcia_has_about_as_many_positive_tiles_as_in_the_paper(data):
-    """365 tiles of 32 px of 8 m; some more here, as the paper cut its test area out and its tiles' origin is not told."""
+    """365 tiles of 32 px of 8 m; some more here, as the paper cut its test area out and tells no origin."""
     path = data / "serra-do-mar" / "relict_landslides_epsg32723.geojson"
     for shift in (0, 100):
         grid = GeoBox((3552, 3648), Affine(8, 0, 437_000 + shift, 0, -8, 7_396_000), "EPSG:32723")
