@@ -68,7 +68,7 @@ def unwanted(where: Where, image: xr.DataArray, grid: tiling.Grid) -> np.ndarray
     """
     if not isinstance(where, xr.DataArray):
         box = schema.geobox(image)
-        coarse = GeoBox(grid.count, box.transform * Affine.scale(grid.tile[1], grid.tile[0]), box.crs)
+        coarse = GeoBox(grid.count, box.transform @ Affine.scale(grid.tile[1], grid.tile[0]), box.crs)
         like = schema.wrap(np.zeros(grid.count, bool), coarse, schema.MASK, name="tiles")
         touched = mosaic.mask_vector(where, like, all_touched=True).values
         return ~binary_dilation(touched, np.ones((3, 3), bool))
