@@ -5,7 +5,7 @@ from lsdask.models.building import build
 from lsdask.models.folder import digest, load, reach, read_spec, save
 from lsdask.models.running import CHECKED, Runner, runner
 from lsdask.models.segmenter import Segmenter
-from lsdask.models.spec import Spec, check_bands
+from lsdask.models.spec import Spec, check_bands, check_pixel
 from lsdask.models.wrapping import is_module, wrap
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Spec",
     "build",
     "check_bands",
+    "check_pixel",
     "digest",
     "is_module",
     "load",

@@ -77,7 +77,7 @@ def _smp(make: Callable[..., nn.Module]) -> Callable[[Spec, str | None], Built]:
             net = make(
                 spec.encoder,
                 encoder_weights=named,
-                in_channels=len(spec.bands),
+                in_channels=spec.channels,
                 classes=spec.classes,
                 **spec.options,
             )

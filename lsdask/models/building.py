@@ -25,6 +25,8 @@ def build(
     freeze_encoder: bool = False,
     mean: Sequence[float] | np.ndarray | None = None,
     std: Sequence[float] | np.ndarray | None = None,
+    terrain: Sequence[str] = (),
+    pixel_m: float | None = None,
     seed: int = 0,
     **options: Any,
 ) -> Segmenter:
@@ -49,6 +51,11 @@ def build(
         Train the decoder alone.
     mean, std : sequence of float, optional
         Normalisation of each band in raw units, as ``statistics.bands`` measures them; 0 and 1 if not given.
+    terrain : sequence of str
+        What the network sees in the place of band ``dem``, heights in metres: ``elevation``, ``slope``,
+        ``hillshade``, ``eastness``, ``northness``, derived in the model, after any augmentation.
+    pixel_m : float, optional
+        Side of a pixel on the ground, m, of all images; needed by terrain. Pixels must be square.
     seed : int
         Of the random weights.
     **options
@@ -78,6 +85,8 @@ def build(
         classes=classes,
         mean=constants(mean, 0.0, bands),
         std=constants(std, 1.0, bands),
+        terrain=(terrain,) if isinstance(terrain, str) else tuple(terrain),
+        pixel_m=pixel_m,
         options=options,
     )
     local = weights is not None and _is_path(weights)
@@ -122,6 +131,8 @@ def _check_source(spec: Spec, source: Spec, path: Path) -> None:
     if source.encoder != spec.encoder:
         raise BadInput(sentence("weights", f"be of the encoder {spec.encoder!r}", f"{path} of {source.encoder!r}"))
     check_bands(source, spec.bands, name="the new model")
+    if source.terrain != spec.terrain:
+        raise BadInput(sentence("weights", f"be of the terrain {spec.terrain}", f"{path} of {source.terrain}"))
 
 
 def _fitting(encoder: nn.Module, found: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:

@@ -160,7 +160,7 @@ def _description(path: Path) -> dict[str, Any]:
         got = text.get("format", "none") if isinstance(text, dict) else "no JSON object"
         do = "Read it with the lsdask that wrote it, or train again"
         raise BadInput(sentence(str(path), f"be of format {FORMAT}", f"format {got}", do))
-    missing = [key for key in (*_KEYS, "digest") if key not in text]
+    missing = [key for key in (*_KEYS, "digest") if key not in text and key not in _LATER]
     if missing:
         do = "Save the model again"
         raise BadInput(sentence(str(path), f"hold the keys {', '.join(_KEYS)}", f"no {', '.join(missing)}", do))
@@ -218,6 +218,9 @@ def fill(module: Any, tensors: Mapping[str, Tensor], path: Path) -> None:
 
 _KEYS = tuple(field.name for field in fields(Spec))
 
+_LATER = {"terrain", "pixel_m"}
+"""Keys that folders of the first version do not have."""
+
 
 def _describe(spec: Spec, tensors: bytes, far: int | None) -> bytes:
     digest = hashlib.sha256(tensors).hexdigest()
@@ -240,8 +243,8 @@ def _plain(value: Any) -> Any:
 
 def _spec(text: dict[str, Any], path: Path) -> Spec:
     try:
-        known = {key: text[key] for key in _KEYS}
-        for key in ("bands", "mean", "std"):
+        known = {key: text[key] for key in _KEYS if key in text}
+        for key in known.keys() & {"bands", "mean", "std", "terrain"}:
             known[key] = tuple(known[key])
         return Spec(**known)
     except (TypeError, ValueError) as why:

@@ -107,8 +107,8 @@ def build(spec: Spec, weights: str | None) -> tuple[nn.Module, int]:
     """Build it for a spec; its one option is ``stems``, the bands of each of the three, if not 3, 3 and 2."""
     _refuse(spec, weights, {"stems"})
     stems = tuple(spec.options.get("stems", STEMS))
-    if len(stems) != 3 or any(not isinstance(n, int) or n < 1 for n in stems) or sum(stems) != len(spec.bands):
-        rule = f"be three counts (before, after, terrain) that make the {len(spec.bands)} bands"
+    if len(stems) != 3 or any(not isinstance(n, int) or n < 1 for n in stems) or sum(stems) != spec.channels:
+        rule = f"be three counts (before, after, terrain) that make the {spec.channels} bands"
         raise BadInput(sentence("stems", rule, f"stems={stems}"))
     return PrakashResUnet(stems, spec.classes), STRIDE
 

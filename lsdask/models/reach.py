@@ -3,6 +3,7 @@
 import json
 from copy import deepcopy
 from functools import lru_cache, partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,9 +37,14 @@ def measure(model: Segmenter) -> int | None:
     123
     """
     spec = model.spec
-    if spec.name not in NAMES:
-        return _of_net(model.net, len(spec.bands), model.stride)
-    return _of_architecture(spec.name, spec.encoder, len(spec.bands), json.dumps(spec.options, sort_keys=True))
+    options = json.dumps(spec.options, sort_keys=True)
+    far = (
+        _of_architecture(spec.name, spec.encoder, spec.channels, options)
+        if spec.name in NAMES
+        else _of_net(model.net, spec.channels, model.stride)
+    )
+    # What is derived of heights looks at the pixels next to it.
+    return far if far is None or not spec.terrain else far + 1
 
 
 @lru_cache(maxsize=64)
@@ -127,4 +133,5 @@ def _one_channel_up(layer: nn.ConvTranspose2d, x: Tensor) -> Tensor:
     """Do the same for a transposed convolution."""
     kernel, more = x.new_ones((1, 1, *layer.kernel_size)), layer.output_padding
     x = x.sum(1, keepdim=True)
-    return nn.functional.conv_transpose2d(x, kernel, None, layer.stride, layer.padding, more, 1, layer.dilation)
+    padding: Any = layer.padding
+    return nn.functional.conv_transpose2d(x, kernel, None, layer.stride, padding, more, 1, layer.dilation)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from lsdask.errors import BadInput, sentence
+from lsdask.models.relief import DEM, terrain_block
 from lsdask.models.spec import Spec
 
 
@@ -54,13 +55,23 @@ class Segmenter(nn.Module):
     def outputs(self, image: Tensor) -> list[Tensor]:
         """Give every output of the network as logits of the image's size: more than one under deep supervision."""
         y, x = image.shape[-2:]
-        padded = pad_to_stride_block(normalise_block(image, self.mean, self.std), self.stride)
+        padded = pad_to_stride_block(self.seen(image), self.stride)
         found = self.net(padded)
         every = [found] if isinstance(found, Tensor) else list(found)
         if every[0].shape[-2:] != padded.shape[-2:]:
             got = f"{tuple(every[0].shape[-2:])} for an input of {tuple(padded.shape[-2:])}"
             raise BadInput(sentence(self.spec.name, "give an output of its input's size", got, "Leave out its options"))
         return [logits[..., :y, :x].float() for logits in every]
+
+    def seen(self, image: Tensor) -> Tensor:
+        """Give what the network sees of an image: bands normalised, terrain in the place of heights, void as 0."""
+        image, spec = image.float(), self.spec
+        scaled = normalise_block(image, self.mean, self.std)
+        if not (spec.terrain and spec.pixel_m):
+            return scaled
+        place = spec.bands.index(DEM)
+        planes = terrain_block(scaled[:, place], image[:, place], spec.terrain, spec.pixel_m)
+        return torch.cat([scaled[:, :place], planes, scaled[:, place + 1 :]], dim=1)
 
     def describe(self, **changes: Any) -> None:
         """Change what the spec says, such as its tile, halo or threshold."""
@@ -99,7 +110,7 @@ class TileClassifier(Segmenter):
 
     def outputs(self, image: Tensor) -> list[Tensor]:
         """Give the logits of each tile."""
-        padded = pad_to_stride_block(normalise_block(image, self.mean, self.std), self.stride)
+        padded = pad_to_stride_block(self.seen(image), self.stride)
         return [self.net(padded).float()]
 
 

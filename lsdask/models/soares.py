@@ -56,7 +56,7 @@ class SoaresUnet(nn.Module):
 def build(spec: Spec, weights: str | None) -> tuple[nn.Module, int]:
     """Build it for a spec; ``filters`` is its one option."""
     _refuse(spec, weights, {"filters"})
-    return SoaresUnet(len(spec.bands), spec.classes, **spec.options), STRIDE
+    return SoaresUnet(spec.channels, spec.classes, **spec.options), STRIDE
 
 
 def _refuse(spec: Spec, weights: str | None, known: set[str]) -> None:

@@ -2,12 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import isfinite
+from math import inf, isfinite
 from typing import Any
 
 import numpy as np
+from odc.geo.geobox import GeoBox
 
 from lsdask.errors import BadInput, sentence
+from lsdask.models.relief import DEM, DERIVED, ELEVATION
+from lsdask.terrain.ground import ground_of, sizes_block
+
+SAME_PIXEL = 0.01
+"""How much a pixel may differ in size, as a share, from that of a model with terrain."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,11 @@ class Spec:
         Normalisation of each band, in raw units: ``(value - mean) / std``.
     tile : int or None
         Side of the tiles it was trained on, pixels.
+    terrain : tuple of str
+        What stands in the place of band ``dem`` in the network's input: ``elevation``, ``slope``, ``hillshade``,
+        ``eastness``, ``northness``, derived of it in the model. None: the heights as they are.
+    pixel_m : float or None
+        Side of a pixel on the ground, m, where there is terrain.
     halo : int or None
         Context it needs on each side of a tile when predicting, pixels.
     threshold : float
@@ -44,6 +55,8 @@ class Spec:
     classes: int = 1
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    terrain: tuple[str, ...] = ()
+    pixel_m: float | None = None
     tile: int | None = None
     halo: int | None = None
     threshold: float = 0.5
@@ -60,6 +73,12 @@ class Spec:
             _check_whole("halo", self.halo, 0)
         if not 0.0 <= self.threshold <= 1.0:
             raise BadInput(sentence("threshold", "be from 0 to 1", f"threshold={self.threshold}"))
+        _check_terrain(self)
+
+    @property
+    def channels(self) -> int:
+        """How many channels the network sees: the bands, terrain in the place of the heights."""
+        return len(self.bands) - bool(self.terrain) + len(self.terrain)
 
 
 def check_bands(spec: Spec, bands: Sequence[str], name: str = "image") -> None:
@@ -79,6 +98,27 @@ def check_bands(spec: Spec, bands: Sequence[str], name: str = "image") -> None:
         return
     do = f"Use {name}.sel(band={list(spec.bands)})" if set(given) >= set(spec.bands) else ""
     raise BadInput(sentence(name, f"have the model's bands in its order, {spec.bands}", f"bands {given}", do))
+
+
+def check_pixel(spec: Spec, grid: GeoBox, name: str = "image") -> None:
+    """Raise BadInput if terrain is derived in the model and ``grid`` has other pixels than it was built for.
+
+    Parameters
+    ----------
+    spec : Spec
+        The model's.
+    grid : GeoBox
+        Of what is put into it.
+    name : str
+        What has this grid, as its user wrote it.
+    """
+    if not spec.terrain or spec.pixel_m is None:
+        return
+    middle = grid.shape[0] // 2
+    width, height = sizes_block(ground_of(grid), middle, middle + 1)[:, 0]
+    if max(abs(width / spec.pixel_m - 1), abs(height / spec.pixel_m - 1)) > SAME_PIXEL:
+        rule = f"have square pixels of {spec.pixel_m:g} m on the ground, for which the model derives terrain"
+        raise BadInput(sentence(name, rule, f"{width:.4g} x {height:.4g} m", "Resample it to a grid in metres"))
 
 
 def band_names(bands: int | Sequence[str]) -> tuple[str, ...]:
@@ -110,6 +150,19 @@ def _check_constants(name: str, values: Sequence[float], bands: Sequence[str], *
             rule = "hold positive numbers" if positive else "hold finite numbers"
             do = f"Leave out a band that does not vary, or give it {name}=1" if positive else ""
             raise BadInput(sentence(name, rule, f"{value} for band {band!r}", do))
+
+
+def _check_terrain(spec: Spec) -> None:
+    if not spec.terrain:
+        return
+    known = (ELEVATION, *DERIVED)
+    if len(set(spec.terrain)) < len(spec.terrain) or not set(spec.terrain) <= set(known):
+        raise BadInput(sentence("terrain", f"hold some of {', '.join(known)}, each once", f"terrain={spec.terrain}"))
+    if DEM not in spec.bands:
+        raise BadInput(sentence("bands", f"hold {DEM!r}, of which terrain is derived", f"bands={spec.bands}"))
+    if spec.pixel_m is None or not 0 < spec.pixel_m < inf:
+        got, do = f"pixel_m={spec.pixel_m}", "Pass the side of a pixel on the ground"
+        raise BadInput(sentence("pixel_m", "be a positive number of metres where there is terrain", got, do))
 
 
 def _check_whole(name: str, value: int, least: int) -> None:
