@@ -1,14 +1,17 @@
 """Training: learns, keeps the best, writes a folder, says what is wrong, and leaves nothing else behind."""
 
 import json
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torchmetrics
 from images import random_mosaic
 from rich.console import Console
 from sklearn.metrics import f1_score
@@ -238,6 +241,124 @@ def test_counts_are_sklearn_s(classes):
     assert low > high
 
 
+@pytest.mark.parametrize("classes", [1, 4])
+def test_scores_are_torchmetrics_on_known_pixels(classes):
+    draw = torch.Generator().manual_seed(1)
+    sums, most = Sums(), max(classes, 2)
+    logits = torch.randn((3, 5, classes, 9, 7), generator=draw)
+    mask = torch.randint(0, most, (3, 5, 9, 7), generator=draw, dtype=torch.uint8)
+    mask[torch.rand(mask.shape, generator=draw) < 0.3] = 255
+    for scores, truth in zip(logits, mask):
+        sums.add(torch.tensor(0.5), scores, truth, 0.5)
+    if classes == 1:
+        flat = torch.sigmoid(logits).movedim(2, 0)[0], mask.long()
+        kind = {"task": "binary"}
+    else:
+        flat = logits.argmax(2), mask.long()
+        kind = {"task": "multiclass", "num_classes": classes, "average": "none"}
+    for name, metric in {
+        "precision": torchmetrics.Precision,
+        "recall": torchmetrics.Recall,
+        "f1": torchmetrics.F1Score,
+        "iou": torchmetrics.JaccardIndex,
+    }.items():
+        known = metric(**kind, ignore_index=255)(*flat)
+        wanted = known if classes == 1 else known[1:].mean()
+        assert sums.scores[name] == pytest.approx(float(wanted), rel=1e-6), name
+
+
+def test_an_epoch_tells_its_scores():
+    done = fit(small(), Fake(0), Fake(1))
+    assert set(done.history[0]) == {
+        "epoch", "train", "valid", "precision", "recall", "f1", "iou", "rate", "seconds",
+    }  # fmt: skip
+    row = done.history[-1]
+    assert row["f1"] == pytest.approx(2 / (1 / row["precision"] + 1 / row["recall"]))
+    assert row["iou"] == pytest.approx(row["f1"] / (2 - row["f1"]))
+
+
+class Whole(torch.nn.Module):
+    """One convolution: nothing drawn, nothing that sees a batch as a whole."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = torch.nn.Conv2d(2, 1, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(x)
+
+
+def linear() -> models.Segmenter:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return models.Segmenter(Whole(), models.Spec("whole", "", BANDS, 1, (100.0, 120.0), (12.0, 50.0)), stride=1)
+
+
+def test_accumulated_batches_are_one_batch_also_where_the_last_are_fewer():
+    halves, wholes = Fake(0, batches=5, n=4), Fake(0, batches=0)
+    for image, mask in halves.batches:
+        image[:, :, 0], mask[:, 0] = 100, 0  # all pixels known, so that batches weigh alike
+    pairs = [halves.batches[i : i + 2] for i in (0, 2, 4)]
+    wholes.batches = [tuple(np.concatenate(parts) for parts in zip(*pair)) for pair in pairs]
+    options: Any = {"loss": "bce", "optimizer": "sgd", "augment": False, "clip": 0.1, "schedule": "cosine"}
+    one, other = fit(linear(), halves, accumulate=2, **options), fit(linear(), wholes, **options)
+    for name, value in one.model.state_dict().items():
+        torch.testing.assert_close(value, other.model.state_dict()[name], atol=1e-6, rtol=1e-5)
+    assert [row["rate"] for row in one.history] == [row["rate"] for row in other.history]
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_a_network_in_a_reduced_precision_sees_values_as_they_are(precision, monkeypatch):
+    seen = []
+    honest = models.Segmenter.outputs
+
+    def outputs(self: models.Segmenter, image: torch.Tensor) -> Any:
+        seen.append(image)
+        return honest(self, image)
+
+    monkeypatch.setattr(models.Segmenter, "outputs", outputs)
+    train = Fake(0)
+    done = fit(small(), train, precision=precision, augment=False, epochs=1)
+    assert done.model.spec.record["precision"] == precision
+    for image, (stored, _) in zip(seen, train.batches, strict=True):
+        wanted = np.where(stored == 0, np.nan, stored.astype("float32"))
+        np.testing.assert_array_equal(image.numpy(), wanted)
+    assert np.isfinite(done.history[0]["train"])
+
+
+def test_tiles_that_the_stride_does_not_divide_are_extended_and_cut_back():
+    model = models.build("soares_unet", bands=BANDS, filters=2, mean=(100, 120), std=(12, 50))
+    done = fit(model, Fake(0, side=24), epochs=1)  # its stride is 16
+    assert done.model.spec.tile == 24
+    assert np.isfinite(done.history[0]["train"])
+
+
+def test_tensorboard_has_the_history_or_is_said_to_be_missing(tmp_path, monkeypatch):
+    told: dict[str, list[Any]] = {}
+
+    class Writer:
+        def __init__(self, folder: str, purge_step: int) -> None:
+            assert (folder, purge_step) == (str(tmp_path / "tensorboard"), 0)
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            told.setdefault(name, []).append((step, value))
+
+        def flush(self) -> None:
+            told["flushed"] = [True]
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=Writer))
+    done = fit(small(), Fake(0), folder=tmp_path, tensorboard=True)
+    assert told["loss/train"] == [(row["epoch"], row["train"]) for row in done.history]
+    assert told["f1"] == [(row["epoch"], row["f1"]) for row in done.history]
+    assert told["flushed"]
+    assert "loss/valid" not in told
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(BadInput, match=r"tensorboard must be False where that package is missing.*lsdask.tensorboard."):
+        fit(small(), Fake(0), folder=tmp_path, tensorboard=True)
+    with pytest.raises(BadInput, match="tensorboard must be False without a folder"):
+        fit(small(), Fake(0), tensorboard=True)
+
+
 class Clusters(Fake):
     """Tiles of which each is of one cluster, but for a strip: cluster 2 is bright in the first band."""
 
@@ -328,6 +449,9 @@ class Classy(Fake):
         ({"train": Classy(0)}, r"train's masks must hold 0 to 1, or 255 where unknown. Got \[0, 7, 255\]"),
         ({"epochs": 0}, "epochs must be"),
         ({"patience": 0}, "patience must be"),
+        ({"accumulate": 0}, "accumulate must be"),
+        ({"lr": 0.0}, "lr must be above 0"),
+        ({"clip": -1.0}, "clip must be above 0"),
         ({"loss": "mse"}, "loss must be one of"),
         ({"optimizer": "lion"}, "optimizer must be one of adam"),
         ({"schedule": "warm"}, "schedule must be one of"),
