@@ -187,6 +187,39 @@ def test_ranks_and_lanes_share_an_epoch(world, lanes, batch_size, shuffle, drop_
         assert len(seen) == len(tiles)
 
 
+@given(
+    st.integers(1, 4),
+    st.sampled_from([(1, 1), (2, 1), (2, 2), (4, 2), (6, 3), (6, 6)]),
+    st.integers(1, 40),
+    st.booleans(),
+    st.integers(0, 30),
+    st.integers(1, 400),
+)
+def test_from_any_batch_on_ranks_and_workers_have_every_tile_left_once(world, shared, batch_size, shuffle, begin, n):
+    image = wrapped(values(), (2, 16, 16))
+    tiles = sampling.grid(image, 12, overlap=0.5).head(n)
+    lanes, workers = shared
+    seen, expected = [], []
+    for rank in range(world):
+        options = {"shuffle": shuffle, "rank": rank, "world": world, "lanes": lanes, "buffer": 10**6}
+        stream = TileStream(image, tiles, batch_size=batch_size, **options)
+        skip = min(begin, len(stream))
+        expected += [row for batch in range(skip, len(stream)) for row in stream.rows(batch)]
+        for worker in range(workers):
+            for lane, done in stream._order.turns(skip, worker, workers).items():
+                plan = stream._order.plan(0, lane, done)
+                seen.extend(plan.order)
+                # and what is read for them covers them
+                area = np.zeros(image.shape[1:], dtype=bool)
+                for y0, x0, y1, x1 in plan.reads:
+                    area[y0:y1, x0:x1] = True
+                assert all(area[y0:y1, x0:x1].all() for y0, x0, y1, x1 in stream._order.windows.places[plan.order])
+    assert len(set(seen)) == len(seen)
+    assert sorted(seen) == sorted(expected)
+    if begin == 0:
+        assert len(seen) == len(tiles)
+
+
 def test_an_empty_share_gives_no_batches():
     image = wrapped(values(), (2, 16, 16))
     stream = TileStream(image, sampling.grid(image, 80), rank=4, world=5, shuffle=True)
