@@ -164,8 +164,12 @@ def draw(tiles: pd.DataFrame, n: int, *, by: str = "weight", replace: bool = Tru
     most = int((weight > 0).sum())
     if n < 1 or most < (1 if replace else n):
         raise BadInput(sentence("n", f"be from 1 to the {most} tiles of weight above 0", f"n={n}", "Draw fewer"))
-    rows = np.random.default_rng([seed, 4]).choice(len(tiles), n, replace, weight / weight.sum())
-    return tiles.iloc[np.sort(rows)].reset_index(drop=True)
+    return tiles.iloc[_drawn(weight, n, replace, seed)].reset_index(drop=True)
+
+
+def _drawn(weight: np.ndarray, n: int, replace: bool, seed: int) -> np.ndarray:
+    """Draw rows by their weights, rising."""
+    return np.sort(np.random.default_rng([seed, 4]).choice(len(weight), n, replace, weight / weight.sum()))
 
 
 def hard_negatives(tiles: pd.DataFrame, *, ratio: float = 1.0, seed: int = 0) -> pd.DataFrame:
@@ -196,11 +200,9 @@ def hard_negatives(tiles: pd.DataFrame, *, ratio: float = 1.0, seed: int = 0) ->
     if not positive.any() or not hard.any():
         rule = "hold tiles with landslides, and tiles without that have false alarms"
         raise BadInput(sentence("tiles", rule, f"{positive.sum()} and {hard.sum()}"))
-    n = min(max(round(ratio * positive.sum()), 1), int(hard.sum()))
-    ordered = tiles.assign(_row=np.arange(len(tiles)))
-    drawn = draw(ordered[hard], n, by="false_alarm", replace=False, seed=seed)
-    kept = np.union1d(np.flatnonzero(positive), drawn["_row"])
-    return tiles.iloc[kept].reset_index(drop=True)
+    n = min(round(ratio * int(positive.sum())), int(hard.sum()))
+    drawn = _drawn(np.where(hard, tiles["false_alarm"], 0.0), n, False, seed)
+    return tiles.iloc[np.union1d(np.flatnonzero(positive), drawn)].reset_index(drop=True)
 
 
 def _groups(tiles: pd.DataFrame, by: By, shares: Sequence[float]) -> np.ndarray:

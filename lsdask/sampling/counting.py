@@ -97,7 +97,7 @@ class Counts(NamedTuple):
         return cls(valid, known, positive, scored, false_alarm, missed, np.zeros((n, 0), dtype="int32"))
 
     def plus(self, rows: Any, more: "Counts") -> "Counts":
-        """Add the counts of some tiles, none of them twice."""
+        """Add the counts of some tiles, none of them twice; these arrays take the sums, and are spent."""
         wide = more.labels.shape[1] - self.labels.shape[1]
         sums = self if wide <= 0 else self._replace(labels=np.pad(self.labels, ((0, 0), (0, wide))))
         for total, part in zip(sums[:-1], more[:-1]):
