@@ -4,7 +4,7 @@ import sys
 
 from rich.console import Console
 
-from lsdask.cli import about, clusters, demo, mosaic, predict, results, tiles, training
+from lsdask.cli import about, clusters, demo, mosaic, predict, reproduce, results, status, tiles, training
 from lsdask.cli.app import app
 from lsdask.errors import LsdaskError
 
@@ -16,7 +16,9 @@ __all__ = [
     "main",
     "mosaic",
     "predict",
+    "reproduce",
     "results",
+    "status",
     "tiles",
     "training",
 ]

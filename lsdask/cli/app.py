@@ -16,7 +16,20 @@ if TYPE_CHECKING:
     import pandas as pd
     from distributed import Client
 
-STEPS = ("demo", "mosaic", "cluster", "tiles", "pretrain", "train", "predict", "evaluate", "polygons", "info")
+STEPS = (
+    "demo",
+    "mosaic",
+    "cluster",
+    "tiles",
+    "pretrain",
+    "train",
+    "predict",
+    "status",
+    "evaluate",
+    "polygons",
+    "info",
+    "reproduce",
+)
 
 
 class InOrder(TyperGroup):

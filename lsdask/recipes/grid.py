@@ -171,13 +171,18 @@ def results(steps: Sequence[Step], out: str | Path) -> pd.DataFrame:
         As ``run`` does.
     """
     prints, out = fingerprints(steps), Path(out)
-    needed = {name for step in steps for name in step.needs.values()}
-    runs = [step for step in steps if step.name not in needed and is_done(out, step, prints[step.name])]
+    done = [step for step in runs(steps) if is_done(out, step, prints[step.name])]
     rows = []
-    for step in runs:
+    for step in done:
         held = record(out, step.name)
         rows.append({"name": step.name, **held["spec"], **held["result"], "seconds": held["seconds"]})
     return pd.DataFrame(rows)
+
+
+def runs(steps: Sequence[Step]) -> list[Step]:
+    """Give the steps that no other needs."""
+    needed = {name for step in steps for name in step.needs.values()}
+    return [step for step in steps if step.name not in needed]
 
 
 # What is to be done

@@ -92,13 +92,13 @@ def beside(frame: pd.DataFrame, paper: pd.DataFrame, *, on: Sequence[str], value
 def markdown(frame: pd.DataFrame, formats: Mapping[str, str] | None = None) -> str:
     """Write a table as Markdown; numbers have four digits where ``formats`` does not say otherwise."""
     head = [str(name) for name in frame]
-    lines = [head, ["---"] * len(head), *_texts(frame, formats or {})]
+    lines = [head, ["---"] * len(head), *texts(frame, formats)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
 def latex(frame: pd.DataFrame, formats: Mapping[str, str] | None = None) -> str:
     """Write a table as LaTeX, with the rules of booktabs."""
-    shown = pd.DataFrame(_texts(frame, formats or {}), columns=[str(name) for name in frame])
+    shown = pd.DataFrame(texts(frame, formats), columns=[str(name) for name in frame])
     return str(shown.to_latex(index=False, escape=True))
 
 
@@ -117,9 +117,11 @@ def _key(value: Any) -> str:
     return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
-def _texts(frame: pd.DataFrame, formats: Mapping[str, str]) -> list[list[str]]:
+def texts(frame: pd.DataFrame, formats: Mapping[str, str] | None = None) -> list[list[str]]:
+    """Write the cells of a table, row by row; "-" where there is nothing."""
+    forms = formats or {}
     return [
-        [_text(value, formats.get(str(name), DIGITS)) for name, value in zip(frame, row)]
+        [_text(value, forms.get(str(name), DIGITS)) for name, value in zip(frame, row)]
         for row in frame.itertuples(index=False)
     ]
 

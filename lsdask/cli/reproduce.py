@@ -1,0 +1,53 @@
+"""The command that runs the experiments of a paper."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from lsdask.cli.app import Scheduler, Workers, app, client_of, console, finish
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@app.command()
+def reproduce(
+    paper: Annotated[str, typer.Argument(help="oak2024 ...", show_default=False)],
+    data: Annotated[Path, typer.Option(help="Your scenes and inventory; each paper's page says how they lie.")],
+    out: Annotated[Path, typer.Option(help="Where everything is written. Run again to do what is not done.")],
+    scale: Annotated[str, typer.Option(help="full as the paper, small for hours, tiny for minutes.")] = "full",
+    only: Annotated[str | None, typer.Option(help="Patterns of steps, comma between, such as 'runs/unet*'.")] = None,
+    retry: Annotated[bool, typer.Option(help="Also do what failed before.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the steps and how far they are; do none.")] = False,
+    seed: Annotated[int, typer.Option(help="Of every draw.")] = 0,
+    workers: Workers = 0,
+    scheduler: Scheduler = None,
+) -> None:
+    """Run the experiments of a paper on your scenes, and print its tables beside what it printed."""
+    from lsdask.recipes import grid, papers
+
+    recipe = papers.get(paper)
+    steps = recipe.steps(data, scale=scale, seed=seed)
+    patterns = None if only is None else [part.strip() for part in only.split(",")]
+    if dry_run:
+        _show(f"{paper} at scale {scale}", grid.status(steps, out).drop(columns="why"))
+        console.print(f"{len(steps)} steps, {len(grid.runs(steps))} of them runs", highlight=False)
+        return
+    with client_of(workers, scheduler) as client:
+        report = papers.reproduce(paper, data, out, scale=scale, seed=seed, only=patterns, retry=retry, client=client)
+    for name, table in papers.write_tables(recipe, steps, out).items():
+        _show(name, table)
+    for note in recipe.NOTES:
+        console.print(f"- {note}", highlight=False)
+    finish(report)
+
+
+def _show(title: str, frame: "pd.DataFrame") -> None:
+    from lsdask.recipes.tables import texts
+
+    table = Table(*map(str, frame), title=title, title_justify="left")
+    for row in texts(frame):
+        table.add_row(*row)
+    console.print(table)

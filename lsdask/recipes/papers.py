@@ -1,0 +1,107 @@
+"""The papers whose experiments can be run: what a recipe offers, and the whole way from its steps to its tables."""
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pandas as pd
+
+from lsdask.errors import BadInput, sentence
+from lsdask.recipes import grid, tables
+from lsdask.recipes.steps import Step
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+PAPERS = ("oak2024",)
+"""The recipes, by author and year."""
+
+
+class Recipe(Protocol):
+    """What the module of a paper offers."""
+
+    NOTES: tuple[str, ...]
+    """What differs from the paper in data and method, a sentence or two each."""
+
+    SCALES: Mapping[str, Any]
+    """From how much is done, "full" as the paper, to what that means."""
+
+    def steps(self, data: str | Path, *, scale: str, seed: int) -> list[Step]:
+        """Plan the runs on a folder of data."""
+
+    def tables(self, frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
+        """Lay results out as the paper does, its numbers beside them."""
+
+
+def get(name: str) -> Recipe:
+    """Give a recipe by name.
+
+    Raises
+    ------
+    BadInput
+        If there is none of that name.
+    """
+    if name not in PAPERS:
+        raise BadInput(sentence("paper", f"be one of {', '.join(PAPERS)}", f"paper={name!r}"))
+    recipe: Any = import_module(f"lsdask.recipes.{name}")
+    return recipe
+
+
+def reproduce(
+    paper: str,
+    data: str | Path,
+    out: str | Path,
+    *,
+    scale: str = "full",
+    seed: int = 0,
+    only: str | Sequence[str] | None = None,
+    retry: bool = False,
+    client: "Client | None" = None,
+    progress: bool = True,
+) -> grid.Report:
+    """Run a paper's experiments, or those left of them, and write the tables of what is done.
+
+    Parameters
+    ----------
+    paper : str
+        One of ``PAPERS``.
+    data : path
+        Your scenes, as the recipe's ``steps`` wants them.
+    out : path
+        A folder: new, or one that holds these experiments. ``results.parquet`` has a row a run, ``tables/`` the
+        paper's tables as CSV, Markdown and LaTeX.
+    scale : str
+        "full" as the paper; "small" and "tiny" for less.
+    seed : int
+    only, retry, client, progress
+        As of ``grid.run``.
+
+    Returns
+    -------
+    grid.Report
+
+    Raises
+    ------
+    BadInput, NotFound, OtherPlan
+        If the paper is unknown, the data is not as the recipe wants it, or ``out`` holds other experiments.
+    """
+    recipe, out = get(paper), Path(out)
+    steps = recipe.steps(data, scale=scale, seed=seed)
+    report = grid.run(steps, out, client=client, only=only, retry=retry, progress=progress)
+    write_tables(recipe, steps, out)
+    return report
+
+
+def write_tables(recipe: Recipe, steps: Sequence[Step], out: Path) -> dict[str, pd.DataFrame]:
+    """Write the results of the runs that are done, and the paper's tables made of them; nothing if none is."""
+    frame = grid.results(steps, out)
+    if not len(frame):
+        return {}
+    frame.to_parquet(out / "results.parquet", index=False)
+    made = recipe.tables(frame)
+    (out / "tables").mkdir(exist_ok=True)
+    for name, table in made.items():
+        tables.write(table, out / "tables", name)
+    (out / "tables" / "notes.md").write_text("".join(f"- {note}\n" for note in recipe.NOTES))
+    return made
