@@ -12,6 +12,7 @@ import pyogrio
 import pytest
 import shapely
 from affine import Affine
+from distributed import Client, LocalCluster
 from hypothesis import given
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
@@ -106,6 +107,22 @@ def test_small_ones_are_left_out_of_batches_too(monkeypatch):
     same_rows(found, inventory.vectorize(image, min_area_m2=1000))
     assert found.area_m2.min() >= 1000
     assert len(found) < len(inventory.vectorize(image))
+
+
+@pytest.mark.cluster
+def test_workers_of_a_cluster_trace_the_same(monkeypatch):
+    monkeypatch.setattr(polygons, "CHUNK", 1)
+    monkeypatch.setattr(polygons, "AT_ONCE", 1)
+    image = on_grid(blobs(), chunks=50)
+    with (
+        LocalCluster(1, threads_per_worker=2, processes=False, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        found = list(inventory.batches(image, client=client))
+        whole = inventory.vectorize(image, client=client)
+    assert len(found) > 2
+    same_rows(pd.concat(found), whole)
+    same_rows(whole, inventory.vectorize(image))
 
 
 # --- files -----------------------------------------------------------------------------------------------------------

@@ -1,54 +1,258 @@
 """The commands that score a map and make an inventory of it."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.table import Table
 
 import lsdask as ls
-from lsdask.cli.app import Store, app, console, there
-from lsdask.cli.inputs import mask_of
+from lsdask.cli.app import Scheduler, Store, Workers, app, client_of, console, finish, names, table_of, there
+from lsdask.cli.inputs import POLYGONS, mask_of
+from lsdask.cli.saving import check, save
+from lsdask.errors import BadInput, sentence
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+    import pandas as pd
+    import xarray as xr
+
+WHOLE = dict.fromkeys(
+    ("tp", "fp", "fn", "tn", "blocks", "landslides", "mapped", "true", "matched", "from_m2", "to_m2"), "{:,.0f}"
+)
+"""How counts are shown, by column."""
+
+TEXT = dict.fromkeys(("score", "region"), "{}")
+
+SHOWN = {"regions": ["region", "blocks", "f1", "f1_low", "f1_high", "precision", "recall"]}
+"""Columns of wide tables that are printed; files hold all."""
+
+Score = Literal["f1", "iou", "mcc", "precision", "recall", "accuracy"]
+Threshold = Annotated[float, typer.Option(help="Score from which a pixel is a landslide.", min=0, max=1)]
+Class = Annotated[str | None, typer.Option("--class", help="Which class, by its name; needed if there are several.")]
 
 
 @app.command()
 def evaluate(
     scores: Store,
     mask: Annotated[Path, typer.Argument(help="Store of the mask, or polygons.", show_default=False)],
-    threshold: Annotated[float, typer.Option(help="Score from which a pixel is a landslide.", min=0, max=1)] = 0.5,
+    threshold: Threshold = 0.5,
     tiles: Annotated[Path | None, typer.Option(help="Tile table: count only inside its test tiles.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Also write the numbers here, as JSON.")] = None,
+    best: Annotated[Score | None, typer.Option(help="Take the threshold best by this on its valid tiles.")] = None,
+    also: Annotated[list[str] | None, typer.Option(help="Another store of scores to compare; repeatable.")] = None,
+    class_: Class = None,
+    block: Annotated[int | None, typer.Option(help="Intervals, by drawing blocks of this side, px.", min=1)] = None,
+    regions: Annotated[Path | None, typer.Option(help="Polygons to score one by one; needs --block.")] = None,
+    name: Annotated[str | None, typer.Option(help="Column that names the regions.")] = None,
+    near: Annotated[float | None, typer.Option(help="Also forgive edges up to so many pixels off.", min=0)] = None,
+    objects: Annotated[bool, typer.Option(help="Also landslides: found by size, outlines matched.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Write all numbers: .json, .md or .csv.")] = None,
+    figures: Annotated[Path | None, typer.Option(help="Folder for figures, as .png and .pdf.")] = None,
+    agreement: Annotated[str | None, typer.Option(help="New store for the map of true and false pixels.")] = None,
+    workers: Workers = 0,
+    scheduler: Scheduler = None,
 ) -> None:
-    """Score a map against a mask: precision, recall, F1, IoU, MCC, accuracy over all known pixels."""
-    import json
+    """Score a map against a mask: precision, recall, F1, IoU, MCC, accuracy, AP, AUC over all known pixels."""
+    if out is not None:
+        check(out)
+    image = ls.store.open(scores)
+    truth = mask_of(mask, image)
+    valid, choose = _ground(tiles, best, image)
+    given: dict[str, Any] = {"valid": valid, "class_": _label(image, class_)}
+    maps = {place: ls.store.open(place) for place in (scores, *(also or []))}
+    with client_of(workers, scheduler) as client:
+        table = ls.evaluate.compare(maps, truth, threshold=threshold, choose=choose, by=best or "f1", **given)
+        _show(table)
+        given["threshold"] = float(table["threshold"].iloc[0])
+        tables = {"scores": table.reset_index()}
+        if block is not None:
+            counted = ls.evaluate.blocks(image, truth, size=block, **given)
+            tables["intervals"] = ls.evaluate.bootstrap(counted).rename_axis("score").reset_index()
+        if regions is not None:
+            tables["regions"] = _by_region(image, truth, _regions(regions, name), block, given)
+        if near is not None:
+            tables["near"] = _row(pixels=near, **ls.evaluate.near(image, truth, pixels=near, **given))
+        if objects:
+            tables |= _objects(image, truth, mask, given)
+        for title, part in list(tables.items())[1:]:
+            console.print(table_of(part[SHOWN.get(title, list(part))], WHOLE | TEXT))
+        if figures is not None:
+            _draw(figures, image, truth, tables, given)
+        if agreement is not None:
+            finish(ls.mosaic.write(ls.evaluate.agreement(image, truth, **given), agreement, client=client))
+    if out is not None:
+        save(tables, out)
+        console.print(f"Wrote {out}", highlight=False)
 
+
+def _label(image: "xr.DataArray", text: str | None) -> Any:
+    """Find the label of a class by what it reads as."""
+    if text is None:
+        return None
+    labels = image["class"].values.tolist() if "class" in image.coords else list(range(image.sizes.get("class", 1)))
+    named = {str(label): label for label in labels}
+    if text not in named:
+        raise BadInput(sentence("class", f"be one of {', '.join(named)}", f"class={text}"))
+    return named[text]
+
+
+def _ground(tiles: Path | None, best: str | None, image: "xr.DataArray") -> tuple[Any, Any]:
+    """Give where to count, and where to choose the threshold, by the splits of a tile table."""
     import pandas as pd
 
-    image = ls.store.open(scores)
-    inside = None
-    if tiles is not None:
-        table = pd.read_parquet(there(tiles, "tiles"))
-        inside = ls.evaluate.within(table[table.split == "test"], image)
-    counts = ls.evaluate.count(image, mask_of(mask, image), threshold=threshold, valid=inside)
-    scored = ls.evaluate.score(counts)
-    shown = Table("score", "value")
-    for name, value in scored.items():
-        shown.add_row(name, f"{value:.4f}")
-    for name in ("tp", "fp", "fn", "tn"):
-        shown.add_row(f"{name} pixels", f"{getattr(counts, name):,}")
+    if tiles is None:
+        if best is not None:
+            do = "A threshold chosen where it is judged looks better than it is"
+            raise BadInput(sentence("best", "come with --tiles, on whose valid ones it is chosen", f"best={best}", do))
+        return None, None
+    table = pd.read_parquet(there(tiles, "tiles"))
+    test, valid = (ls.evaluate.within(table[table.split == split], image) for split in ("test", "valid"))
+    return test, valid if best is not None else None
+
+
+def _show(table: "pd.DataFrame") -> None:
+    """Print the scores of maps side by side."""
+    shown = Table("score", *(Path(str(place)).name for place in table.index))
+    for score in table:
+        how = WHOLE.get(str(score), "{:.4f}")
+        shown.add_row(str(score), *(how.format(value) for value in table[score]))
     console.print(shown)
-    if out is not None:
-        out.write_text(json.dumps({**scored, "threshold": threshold}, indent=1))
+
+
+def _row(**values: Any) -> "pd.DataFrame":
+    import pandas as pd
+
+    return pd.DataFrame([values])
+
+
+def _regions(path: Path, name: str | None) -> "gpd.GeoDataFrame":
+    """Open regions, called by a column or by their row."""
+    frame = ls.inventory.load(there(path, "regions"), name="regions")
+    if name is not None and name not in frame:
+        raise BadInput(sentence("name", f"be a column of the regions, {', '.join(map(str, frame))}", f"name={name}"))
+    return frame if name is None else frame.set_index(name)
+
+
+def _by_region(
+    image: "xr.DataArray", truth: "xr.DataArray", frame: "gpd.GeoDataFrame", block: int | None, given: dict[str, Any]
+) -> "pd.DataFrame":
+    if block is None:
+        raise BadInput(sentence("regions", "come with --block, of which the intervals are made", "none"))
+    counted = ls.evaluate.regions(image, truth, frame, size=block, **given)
+    return ls.evaluate.by_region(counted).reset_index()
+
+
+def _objects(
+    image: "xr.DataArray", truth: "xr.DataArray", mask: Path, given: dict[str, Any]
+) -> dict[str, "pd.DataFrame"]:
+    """Find the landslides of the truth, by size, and match their outlines, where they lie on the ground that counts."""
+    valid, rest = given["valid"], {key: given[key] for key in ("threshold", "class_")}
+    if valid is None and mask.suffix.lower() in POLYGONS:
+        outlines = ls.inventory.load(mask)
+    else:
+        inside = (truth == 1) if valid is None else (truth == 1) & valid
+        outlines = ls.inventory.vectorize(inside.assign_coords(spatial_ref=truth["spatial_ref"]))
+    found = ls.evaluate.landslides(image, outlines, valid=valid, **rest)
+    known = found[found["pixels"] > 0]
+    unknown = ls.schema.UNKNOWN if image.dtype == "uint8" else float("nan")
+    mapped = ls.inventory.vectorize(image if valid is None else image.where(valid, unknown), **rest)
+    matched = ls.evaluate.match(mapped, known).counts
+    scored = ls.evaluate.score(matched)
+    numbers = {"true": len(known), "mapped": len(mapped), "matched": matched.tp}
+    objects = _row(**numbers, **{key: scored[key] for key in ("precision", "recall", "f1")})
+    return {"sizes": ls.evaluate.by_size(found), "objects": objects}
+
+
+def _draw(
+    folder: Path, image: "xr.DataArray", truth: "xr.DataArray", tables: dict[str, "pd.DataFrame"], given: dict[str, Any]
+) -> None:
+    """Draw what a paper shows of a map."""
+    threshold, rest = given["threshold"], {key: given[key] for key in ("valid", "class_")}
+    sweep = ls.evaluate.sweep(image, truth, thresholds=ls.schema.SCORE_STEPS + 1, **rest)
+    drawn = {
+        "curves": ls.report.figure_curves(sweep, threshold=threshold),
+        "thresholds": ls.report.figure_thresholds(sweep, threshold=threshold),
+        "reliability": ls.report.figure_reliability(sweep),
+    }
+    flat = image if image.ndim == 2 or given["class_"] is None else image.sel({"class": given["class_"]})
+    drawn["agreement"] = ls.report.figure_agreement(flat, truth, threshold=threshold, valid=given["valid"])
+    if "sizes" in tables:
+        drawn["sizes"] = ls.report.figure_sizes(tables["sizes"])
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, figure in drawn.items():
+        for suffix in (".png", ".pdf"):
+            figure.savefig(folder / f"{name}{suffix}", dpi=300, bbox_inches="tight")
+    console.print(f"Drew {', '.join(drawn)} in {folder}", highlight=False)
 
 
 @app.command()
 def polygons(
     scores: Store,
     out: Annotated[Path, typer.Argument(help=".parquet, .gpkg, .fgb or .geojson.", show_default=False)],
-    threshold: Annotated[float, typer.Option(help="Score from which a pixel is a landslide.", min=0, max=1)] = 0.5,
+    threshold: Threshold = 0.5,
     min_area: Annotated[float, typer.Option(help="Smallest landslide, in square metres.", min=0)] = 0.0,
+    class_: Class = None,
+    corners: Annotated[bool, typer.Option(help="Pixels that meet at a corner are one landslide.")] = False,
+    fill: Annotated[float, typer.Option(help="Fill holes up to this, in square metres.", min=0)] = 0.0,
+    simplify: Annotated[float, typer.Option(help="Take the steps off, to so many metres.", min=0)] = 0.0,
+    image: Annotated[
+        str | None, typer.Option(help="Store of a mosaic: each landslide's mean, least, greatest.")
+    ] = None,
+    index: Annotated[str, typer.Option(help="Two bands: of a mosaic of before and after, their change.")] = "nir,red",
+    dem: Annotated[Path | None, typer.Option(help="File of heights: each landslide's slope, length ...")] = None,
+    cog: Annotated[Path | None, typer.Option(help="Also write the scores here, as a GeoTIFF with overviews.")] = None,
+    model: Annotated[Path | None, typer.Option(help="Model folder, to be described beside.")] = None,
+    workers: Workers = 0,
+    scheduler: Scheduler = None,
 ) -> None:
-    """Turn scores into an inventory of polygons."""
-    frame = ls.inventory.vectorize(ls.store.open(scores), threshold=threshold, min_area_m2=min_area)
-    ls.inventory.write(frame, out)
-    console.print(f"Wrote {len(frame):,} landslides to {out}", highlight=False)
+    """Turn scores into an inventory of polygons, with a STAC item beside it. Fill and simplify hold it in memory."""
+    opened = ls.store.open(scores)
+    options: dict[str, Any] = {
+        "threshold": threshold,
+        "min_area_m2": min_area,
+        "class_": _label(opened, class_),
+        "connectivity": 8 if corners else 4,
+    }
+    mosaic = None if image is None else ls.store.open(image)
+    heights = None if dem is None else _heights(dem, opened)
+    with client_of(workers, scheduler) as client:
+        if fill or simplify:
+            whole = ls.inventory.vectorize(opened, **options, client=client)
+            frames = iter([_shaped(whole, fill, simplify)])
+        else:
+            frames = ls.inventory.batches(opened, **options, client=client)
+        total = 0
+
+        def each() -> "Iterator[gpd.GeoDataFrame]":
+            nonlocal total
+            for frame in frames:
+                total += len(frame)
+                yield _attributes(frame, mosaic, names(index), heights, client)
+
+        ls.inventory.write(each(), out)
+    if cog is not None:
+        ls.mosaic.to_cog(opened, cog, overwrite=True)
+    item = ls.inventory.describe(out, opened, threshold=threshold, model=model, cog=cog)
+    console.print(f"Wrote {total:,} landslides to {out}, described in {item.name}", highlight=False)
+
+
+def _shaped(frame: "gpd.GeoDataFrame", fill: float, simplify: float) -> "gpd.GeoDataFrame":
+    filled = ls.inventory.fill_holes(frame, max_area_m2=fill) if fill else frame
+    return ls.inventory.simplify(filled, tolerance_m=simplify) if simplify else filled
+
+
+def _heights(dem: Path, like: "xr.DataArray") -> "xr.DataArray":
+    """Open heights on the grid of the scores."""
+    heights = ls.scenes.open(there(dem, "dem"), grid=like, resampling="cubic_spline")
+    return heights.isel(time=0, band=0, drop=True)
+
+
+def _attributes(frame: "gpd.GeoDataFrame", mosaic: Any, index: Any, heights: Any, client: Any) -> "gpd.GeoDataFrame":
+    """Add what a mosaic and heights say of landslides."""
+    if mosaic is not None:
+        frame = ls.inventory.summarize(frame, mosaic, client=client)
+        if {f"{side}_{band}" for side in ("pre", "post") for band in index} <= set(ls.schema.bands(mosaic)):
+            name = "ndvi" if index == ["nir", "red"] else "index"
+            frame = ls.inventory.change(frame, mosaic, bands=tuple(index), name=name, client=client)
+    return frame if heights is None else ls.inventory.terrain(frame, heights, client=client)

@@ -1,7 +1,7 @@
 """How good a map is: one confusion table, counted chunk by chunk and summed, and the scores made of it.
 
 * ``count``, ``score``, ``sweep``, ``compare``, ``agreement``, ``within``: pixels;
-* ``best``, ``average_precision``, ``roc_auc``: what follows from a sweep;
+* ``best``, ``average_precision``, ``roc_auc``, ``reliability``: what follows from a sweep;
 * ``blocks``, ``regions``, ``by_region``, ``bootstrap``, ``area``, ``areas``: how far to trust the numbers;
 * ``landslides``, ``by_size``, ``match``, ``near``: landslides rather than pixels.
 """
@@ -9,7 +9,7 @@
 from lsdask.evaluate.agreeing import FN, FP, TN, TP, agreement, agreement_block, within
 from lsdask.evaluate.areas import Estimate, area, areas
 from lsdask.evaluate.counts import Counts, count, score, sweep
-from lsdask.evaluate.curves import average_precision, best, roc_auc
+from lsdask.evaluate.curves import average_precision, best, reliability, roc_auc
 from lsdask.evaluate.experiments import compare
 from lsdask.evaluate.objects import Matches, by_size, landslides, match, near
 from lsdask.evaluate.regions import by_region, regions
@@ -40,6 +40,7 @@ __all__ = [
     "match",
     "near",
     "regions",
+    "reliability",
     "roc_auc",
     "score",
     "sweep",

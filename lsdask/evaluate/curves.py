@@ -82,3 +82,45 @@ def roc_auc(table: pd.DataFrame) -> float:
     found = np.concatenate([[0.0], table["tp"].to_numpy()[::-1] / positives, [1.0]])
     alarms = np.concatenate([[0.0], table["fp"].to_numpy()[::-1] / negatives, [1.0]])
     return float(np.trapezoid(found, alarms))
+
+
+def reliability(table: pd.DataFrame, *, bins: int = 10) -> pd.DataFrame:
+    """Say how often pixels of each score are landslides: as often as the score, if it is a probability.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From :func:`sweep` with thresholds from 0; of uint8 scores, ``thresholds=251`` makes it exact. Fewer take a
+        pixel's score for the threshold below it.
+    bins : int
+        Classes of score, as wide as each other.
+
+    Returns
+    -------
+    DataFrame, one row a class
+        Columns from, to, pixels (int64), score (mean) and observed (share of landslides); NaN where there are none.
+
+    Raises
+    ------
+    BadInput
+        If bins is not a positive whole number, or the thresholds do not begin at 0.
+
+    Source
+    ------
+    Reliability diagram: Murphy and Winkler 1977, Applied Statistics 26:41-47.
+    """
+    if not isinstance(bins, int) or bins < 1:
+        raise BadInput(sentence("bins", "be a positive whole number", f"bins={bins!r}"))
+    steps = table["threshold"].to_numpy()
+    if steps[0] != 0:
+        raise BadInput(sentence("table", "be a sweep from threshold 0", f"one from {steps[0]:g}"))
+    true, false = (-np.diff(table[name].to_numpy(), append=0) for name in ("tp", "fp"))
+    which = np.minimum((steps * bins).astype(int), bins - 1)
+    pixels = np.bincount(which, true + false, bins).astype("int64")
+    some = pixels > 0
+    means = {
+        name: np.divide(np.bincount(which, part, bins), pixels, out=np.full(bins, np.nan), where=some)
+        for name, part in (("score", steps * (true + false)), ("observed", true))
+    }
+    edges = np.arange(bins + 1) / bins
+    return pd.DataFrame({"from": edges[:-1], "to": edges[1:], "pixels": pixels, **means})

@@ -1,6 +1,7 @@
 """Charts that a paper could use: losses by epoch, scores by threshold, measures by number of clusters."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -116,6 +117,68 @@ def figure_curves(sweep: pd.DataFrame, *, threshold: float = 0.5) -> Figure:
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect=1)
         axes.legend(frameon=False, fontsize=9, labelcolor=INK, loc="lower right" if axes is right else "lower left")
     return figure
+
+
+def figure_reliability(sweep: pd.DataFrame, *, bins: int = 10) -> Figure:
+    """Show how often pixels of each score are landslides, and how many pixels have it.
+
+    Parameters
+    ----------
+    sweep : DataFrame
+        From ``evaluate.sweep`` with ``thresholds=251``.
+    bins : int
+        As in ``evaluate.reliability``.
+
+    Returns
+    -------
+    Figure
+        Points on the diagonal are probabilities; below it the map promises too much.
+    """
+    table = evaluate.reliability(sweep, bins=bins)
+    figure = Figure(figsize=(WIDTH, WIDTH * 0.8), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    above.plot([0, 1], [0, 1], color=MUTED, lw=0.8, ls=(0, (4, 3)), label="a probability")
+    some = table[table["pixels"] > 0]
+    above.plot(some["score"], some["observed"], color=BLUE, lw=1.8, marker="o", ms=4, label="this map")
+    below.bar(table["from"], table["pixels"], width=1 / bins, align="edge", color=BLUE, ec="white", lw=0.6)
+    below.set_yscale("log")
+    style_chart(above, "", "share of landslides")
+    style_chart(below, "score", "pixels")
+    above.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    _key(above)
+    return figure
+
+
+def figure_sizes(sizes: pd.DataFrame) -> Figure:
+    """Show how many landslides of each size were found, and how much of their ground.
+
+    Parameters
+    ----------
+    sizes : DataFrame
+        From ``evaluate.by_size``.
+
+    Returns
+    -------
+    Figure
+    """
+    figure, axes = _chart("area of the landslide, m²", "share")
+    at = np.arange(len(sizes))
+    for shift, name, colour, text in (
+        (-0.2, "detected", BLUE, "landslides found"),
+        (0.2, "recall", GREEN, "pixels found"),
+    ):
+        axes.bar(at + shift, sizes[name].fillna(0), width=0.38, color=colour, label=text)
+    axes.set_xticks(at, [f"{_size(row)}\nn = {row.landslides:,}" for row in sizes.itertuples()])
+    axes.set(ylim=(0, 1.02))
+    _key(axes)
+    return figure
+
+
+def _size(row: Any) -> str:
+    """Say a class of sizes."""
+    if row.from_m2 == 0:
+        return f"< {row.to_m2:,.0f}"
+    return f"≥ {row.from_m2:,.0f}" if np.isinf(row.to_m2) else f"{row.from_m2:,.0f} - {row.to_m2:,.0f}"
 
 
 def figure_k(table: pd.DataFrame) -> Figure:

@@ -1,0 +1,208 @@
+"""The commands that score a map and make an inventory of it, with all they can write."""
+
+import json
+import re
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pytest
+import rasterio
+import shapely
+import xarray as xr
+from PIL import Image
+from scipy import ndimage
+from typer.testing import CliRunner
+
+import lsdask as ls
+from lsdask import cli
+from lsdask.cli.saving import markdown
+from lsdask.errors import BadInput, NotFound
+
+runner = CliRunner()
+SIDE = 192
+
+
+def lsdask(*arguments: object, code: int = 0) -> str:
+    result = runner.invoke(cli.app, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert result.exit_code == code, result.output
+    return re.sub(r"\s+", " ", result.output)
+
+
+def guessed(mask: xr.DataArray, noise: float, seed: int) -> xr.DataArray:
+    """Scores that are high near landslides, with some noise; unknown where the mask is."""
+    soft = ndimage.gaussian_filter((mask.values == 1).astype("float32"), 1.5)
+    p = np.clip(0.2 + 0.7 * soft + noise * np.random.default_rng(seed).normal(size=mask.shape), 0, 1)
+    values = ls.schema.encode_scores_block(np.where(mask.values == 255, np.nan, p)[None], "uint8")
+    attrs, grid = ls.schema.score_attrs("uint8"), ls.schema.geobox(mask)
+    return ls.schema.wrap(values, grid, ls.schema.SCORES, name="scores", coords={"class": ["landslide"]}, attrs=attrs)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A map of scores, a worse one, the truth, two regions, tiles of three splits, heights, a pair."""
+    folder = tmp_path_factory.mktemp("results")
+    land = ls.synthetic.landscape((SIDE, SIDE), seed=4)
+    ls.store.write(guessed(land.mask, 0.1, 0), folder / "scores.zarr", chunk=64, shard=128)
+    ls.store.write(guessed(land.mask, 0.4, 1), folder / "worse.zarr", chunk=64, shard=128)
+    ls.store.write(land.mask, folder / "mask.zarr", chunk=64, shard=128)
+    land.polygons.to_file(folder / "slides.gpkg")
+    left, bottom, right, top = ls.schema.geobox(land.mask).boundingbox.bbox
+    halves = [shapely.box(left, bottom, (left + right) / 2, top), shapely.box((left + right) / 2, bottom, right, top)]
+    gpd.GeoDataFrame({"basin": ["west", "east"]}, geometry=halves, crs=land.polygons.crs).to_file(
+        folder / "basins.gpkg"
+    )
+    y, x = 32 * np.stack(np.divmod(np.arange(36), 6))
+    split = np.where(x >= 128, "test", np.where(x >= 96, "valid", "train"))
+    pd.DataFrame({"y": y, "x": x, "size": 32, "split": split}).to_parquet(folder / "tiles.parquet")
+    heights = (1000 + 2.0 * np.arange(SIDE)[:, None] + np.zeros((SIDE, SIDE))).astype("float32")
+    dem = ls.schema.wrap(heights, ls.schema.geobox(land.mask), ls.schema.MASK, name="dem")
+    ls.mosaic.to_cog(dem, folder / "dem.tif")
+    before = land.scene.sel(band=["red", "nir"])
+    ls.store.write(ls.mosaic.pair_of(before, before[::-1].assign_coords(band=["red", "nir"])), folder / "pair.zarr")
+    return folder
+
+
+# --- evaluate --------------------------------------------------------------------------------------------------------
+
+
+def test_scores_are_those_of_the_room(folder: Path, tmp_path: Path) -> None:
+    out = lsdask(
+        "evaluate", folder / "scores.zarr", folder / "mask.zarr", "--threshold", 0.6, "--out", tmp_path / "s.json"
+    )
+    image, mask = ls.store.open(folder / "scores.zarr"), ls.store.open(folder / "mask.zarr")
+    counts = ls.evaluate.count(image, mask, threshold=0.6)
+    written = json.loads((tmp_path / "s.json").read_text())
+    expected = ls.evaluate.score(counts)
+    assert {name: written[name] for name in expected} == pytest.approx(expected)
+    assert [written[name] for name in ("tp", "fp", "fn", "tn")] == [counts.tp, counts.fp, counts.fn, counts.tn]
+    for name, value in expected.items():
+        assert f"{name} │ {value:.4f}" in out
+    assert f"{counts.tn:,}" in out
+    burned = lsdask("evaluate", folder / "scores.zarr", folder / "slides.gpkg", "--threshold", 0.6)
+    assert f"{counts.tp:,}" in burned  # the mask is burned of these polygons, and the scores know what it knows
+
+
+def test_the_threshold_is_chosen_on_valid_tiles_and_judged_on_test_tiles(folder: Path, tmp_path: Path) -> None:
+    lsdask("evaluate", folder / "scores.zarr", folder / "mask.zarr", "--tiles", folder / "tiles.parquet",
+           "--best", "iou", "--also", folder / "worse.zarr", "--out", tmp_path / "s.csv")  # fmt: skip
+    table = pd.read_csv(tmp_path / "s.csv")
+    tiles, mask = pd.read_parquet(folder / "tiles.parquet"), ls.store.open(folder / "mask.zarr")
+    for row, name in zip(table.itertuples(), ("scores.zarr", "worse.zarr")):
+        image = ls.store.open(folder / name)
+        inside = {split: ls.evaluate.within(tiles[tiles.split == split], mask) for split in ("valid", "test")}
+        chosen = ls.evaluate.best(ls.evaluate.sweep(image, mask, thresholds=251, valid=inside["valid"]), by="iou")
+        assert row.threshold == chosen
+        scored = ls.evaluate.score(ls.evaluate.count(image, mask, threshold=chosen, valid=inside["test"]))
+        assert row.iou == pytest.approx(scored["iou"])
+    assert table["f1"][0] > table["f1"][1]
+
+
+def test_everything_at_once_is_written_drawn_and_mapped(folder: Path, tmp_path: Path) -> None:
+    out = lsdask(
+        "evaluate", folder / "scores.zarr", folder / "slides.gpkg", "--threshold", 0.6, "--block", 32, "--near", 2,
+        "--regions", folder / "basins.gpkg", "--name", "basin", "--objects", "--out", tmp_path / "s.md",
+        "--figures", tmp_path / "figures", "--agreement", tmp_path / "agreement.zarr",
+    )  # fmt: skip
+    image, mask = ls.store.open(folder / "scores.zarr"), ls.store.open(folder / "mask.zarr")
+    text = (tmp_path / "s.md").read_text()
+    for name in ("scores", "intervals", "regions", "near", "sizes", "objects"):
+        assert f"## {name}\n" in text
+    assert "| west |" in text
+    assert "west" in out
+    codes = ls.store.open(tmp_path / "agreement.zarr")
+    assert (codes.values == ls.evaluate.agreement(image, mask, threshold=0.6).values).all()
+    drawn = {path.name for path in (tmp_path / "figures").iterdir()}
+    figures = ("agreement", "curves", "reliability", "sizes", "thresholds")
+    assert drawn == {f"{name}{suffix}" for name in figures for suffix in (".png", ".pdf")}
+    assert all(min(Image.open(tmp_path / "figures" / f"{name}.png").size) > 500 for name in figures)
+
+
+def test_held_out_landslides_are_those_of_the_test_tiles(folder: Path, tmp_path: Path) -> None:
+    lsdask("evaluate", folder / "scores.zarr", folder / "slides.gpkg", "--threshold", 0.6, "--objects",
+           "--tiles", folder / "tiles.parquet", "--out", tmp_path / "s.json")  # fmt: skip
+    tiles, mask = pd.read_parquet(folder / "tiles.parquet"), ls.store.open(folder / "mask.zarr")
+    east = np.arange(SIDE) >= 128
+    inside = ls.inventory.vectorize((mask == 1).where(east[None], False).astype(bool).assign_coords(mask.coords))
+    written = json.loads((tmp_path / "s.json").read_text())
+    assert written["objects"][0]["true"] == len(inside)
+    assert sum(row["landslides"] for row in written["sizes"]) == len(inside)
+    assert written["sizes"][-1]["to_m2"] is None
+    assert len(tiles)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--best", "f1"], "best must come with --tiles"),
+        (["--regions", "{folder}/basins.gpkg"], "regions must come with --block"),
+        (["--regions", "{folder}/basins.gpkg", "--block", "32", "--name", "state"], "name must be a column of the reg"),
+        (["--out", "scores.txt"], "out must end in .json, .md or .csv"),
+        (["--class", "scree"], "class must be one of landslide. Got class=scree"),
+    ],
+)
+def test_options_that_do_not_fit_are_named(folder: Path, options: list[str], says: str) -> None:
+    given = [option.format(folder=folder) for option in options]
+    with pytest.raises(BadInput, match=re.escape(says)):
+        lsdask("evaluate", folder / "scores.zarr", folder / "mask.zarr", *given)
+
+
+def test_a_table_in_markdown() -> None:
+    table = pd.DataFrame({"region": ["a|b", "c"], "tp": [3, 10], "f1": [0.12345, np.nan]})
+    assert markdown(table) == "| region | tp | f1 |\n| --- | --- | --- |\n| a\\|b | 3 | 0.1235 |\n| c | 10 | nan |\n"
+
+
+# --- polygons --------------------------------------------------------------------------------------------------------
+
+
+def test_polygons_leave_with_attributes_and_are_described(folder: Path, tmp_path: Path) -> None:
+    out = lsdask("polygons", folder / "scores.zarr", tmp_path / "p.parquet", "--threshold", 0.6, "--min-area", 500,
+                 "--image", folder / "pair.zarr", "--dem", folder / "dem.tif",
+                 "--cog", tmp_path / "scores.tif")  # fmt: skip
+    image, pair = ls.store.open(folder / "scores.zarr"), ls.store.open(folder / "pair.zarr")
+    whole = ls.inventory.vectorize(image, threshold=0.6, min_area_m2=500)
+    read = gpd.read_parquet(tmp_path / "p.parquet").set_index("id").sort_index()
+    assert f"Wrote {len(whole):,} landslides" in out
+    assert read.geometry.to_wkb().sort_values().tolist() == whole.geometry.to_wkb().sort_values().tolist()
+    assert len(read) > 3
+    pixel = abs(ls.schema.geobox(image).transform.e)
+    np.testing.assert_allclose(read["slope_mean"].dropna(), np.degrees(np.arctan(2 / pixel)), rtol=1e-3)
+    np.testing.assert_allclose(read["aspect_mean"].dropna() % 360, 0, atol=1e-3)
+    changed = ls.inventory.change(whole, pair)
+    np.testing.assert_allclose(np.sort(read["ndvi_change"]), np.sort(changed["ndvi_change"]), rtol=1e-5)
+    assert {"pre_red_mean", "elevation_min", "length_m"} <= set(read)
+    item = json.loads((tmp_path / "p.json").read_text())
+    assert item["properties"]["landslides"] == len(whole)
+    assert {"inventory", "scores", "scores_cog"} == set(item["assets"])
+    with rasterio.open(tmp_path / "scores.tif") as cog:
+        assert (cog.read(1) == image.values[0]).all()
+
+
+def test_polygons_are_filled_and_simplified(folder: Path, tmp_path: Path) -> None:
+    lsdask("polygons", folder / "scores.zarr", tmp_path / "p.gpkg", "--threshold", 0.6, "--corners", "--fill", 1e6,
+           "--simplify", 20)  # fmt: skip
+    image = ls.store.open(folder / "scores.zarr")
+    whole = ls.inventory.vectorize(image, threshold=0.6, connectivity=8)
+    expected = ls.inventory.simplify(ls.inventory.fill_holes(whole, max_area_m2=1e6), tolerance_m=20)
+    read = gpd.read_file(tmp_path / "p.gpkg")
+    assert len(read) == len(expected)
+    np.testing.assert_allclose(np.sort(read.area), np.sort(expected.area))
+
+
+def test_polygons_need_what_they_are_told_of(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="dem must name a file"):
+        lsdask("polygons", folder / "scores.zarr", tmp_path / "p.gpkg", "--dem", tmp_path / "no.tif")
+    with pytest.raises(BadInput, match="path must end in one of"):
+        lsdask("polygons", folder / "scores.zarr", tmp_path / "p.shp")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+def test_workers_trace_the_same_polygons(folder: Path, tmp_path: Path) -> None:
+    lsdask("polygons", folder / "scores.zarr", tmp_path / "p.fgb", "--threshold", 0.6, "--workers", 2)
+    whole = ls.inventory.vectorize(ls.store.open(folder / "scores.zarr"), threshold=0.6)
+    read = gpd.read_file(tmp_path / "p.fgb")
+    assert len(read) == len(whole)
+    np.testing.assert_allclose(np.sort(read.area), np.sort(whole.area))
