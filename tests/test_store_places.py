@@ -280,3 +280,15 @@ def test_the_group_of_a_hidden_store_is_read_before_it_appears(url: str) -> None
         ]
         assert not store.exists(url)
     assert ledger.plan_of(url) == {"a": 1}
+
+
+def test_what_fails_in_a_group_is_told_as_if_alone() -> None:
+    """Zarr reads the parts of a shard in a task group, which wraps what fails in one or several groups."""
+    from obstore.exceptions import GenericError
+
+    with pytest.raises(Unreadable, match=r"path=s3://b/a: .*503"), places.told("s3://b/a"):
+        raise ExceptionGroup("unhandled", [ExceptionGroup("again", [GenericError("503 Slow Down")])])
+    with pytest.raises(OSError, match="torn"), places.told("a.zarr"):
+        raise ExceptionGroup("unhandled", [OSError("torn")])
+    with pytest.raises(GenericError), places.told(zarr.storage.MemoryStore()):
+        raise ExceptionGroup("unhandled", [GenericError("503")])

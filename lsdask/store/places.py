@@ -156,10 +156,20 @@ def told(path: Place | None = None) -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:
-        if isinstance(path, Store) or type(error).__module__.split(".")[0] not in ("obstore", "icechunk"):
-            raise
-        raise _sentence(error, "a store" if path is None else text(path)) from error
+    except Exception as raised:
+        error = _single(raised)
+        if not isinstance(path, Store) and type(error).__module__.split(".")[0] in ("obstore", "icechunk"):
+            raise _sentence(error, "a store" if path is None else text(path)) from raised
+        if error is not raised:
+            raise error from raised
+        raise
+
+
+def _single(error: Exception) -> Exception:
+    """Give the first error of a group: Zarr reads the parts of a shard at once, and one that fails ends the others."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 _CREDENTIALS = "Set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION (for gs://, GOOGLE_SERVICE_ACCOUNT)"
