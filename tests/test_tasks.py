@@ -243,3 +243,25 @@ def test_a_ledger_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
     report = run(target, void=np.zeros((4, 5), bool))
     assert (report.done, report.skipped) == (1, 19)
     assert (store.group(target)["ledger"][:] == 1).all()
+
+
+@pytest.mark.parametrize("times", [3, 10**9])
+def test_a_ledger_that_cannot_be_written(times: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target, left = tmp_path / "out.zarr", [times]
+    flush = ledger.Ledger.flush
+
+    def full(self: ledger.Ledger) -> None:
+        left[0] -= 1
+        if left[0] >= 0:
+            raise OSError(28, "No space left on device")
+        flush(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger.Ledger, "flush", full)
+        if times == 3:
+            assert run(target, kernel=Numbers(str(target), seconds=0.1), workers=2).check().done == 20
+        else:
+            with pytest.raises(Unfinished, match=r"ledger cannot be written: .*No space left.* Make room, then run"):
+                run(target)
+    assert run(target).skipped == (20 if times == 3 else 0)
+    assert (store.open(target)[0].values == expected((50, 70), 16)).all()

@@ -147,7 +147,7 @@ class _ClusterPool:
         return self._window
 
     def check(self) -> None:
-        if self._client.status not in ("running", "connecting"):
+        if self._client.status != "running":  # also while it connects again: the tiles in flight are lost to it
             do = "Start a cluster and run again with its client: what is done stays done"
             raise Unfinished(
                 f"The Dask scheduler does not answer any more (the client is {self._client.status}). {do}."
