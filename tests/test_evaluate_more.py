@@ -122,6 +122,32 @@ def test_best_by_what_is_no_score_is_refused():
         evaluate.best(table, by="kappa")
 
 
+@given(shapes, seeds, st.sampled_from([1, 4, 10]))
+@settings(max_examples=15)
+def test_reliability_is_the_share_of_landslides_among_pixels_of_a_score(shape, seed, bins):
+    scores, mask = pair(np.random.default_rng(seed), shape)
+    table = evaluate.reliability(evaluate.sweep(scores, mask, thresholds=251), bins=bins)
+    known = (scores.values != 255) & (mask.values != 255)
+    y, p = mask.values[known], scores.values[known] / 250
+    which = np.minimum((p * bins).astype(int), bins - 1)
+    assert table["pixels"].tolist() == np.bincount(which, minlength=bins).tolist()
+    for i, row in table.iterrows():
+        inside = which == i
+        if not inside.any():
+            assert np.isnan([row["score"], row["observed"]]).all()
+            continue
+        assert row["score"] == pytest.approx(p[inside].mean())
+        assert row["observed"] == pytest.approx(y[inside].mean())
+
+
+def test_reliability_needs_all_scores_and_bins():
+    scores, mask = pair(np.random.default_rng(0), (9, 9))
+    with pytest.raises(BadInput, match=r"table must be a sweep from threshold 0\. Got one from 0\.2"):
+        evaluate.reliability(evaluate.sweep(scores, mask, thresholds=[0.2, 0.5]))
+    with pytest.raises(BadInput, match="bins must be a positive whole number"):
+        evaluate.reliability(evaluate.sweep(scores, mask), bins=0)
+
+
 # --- trust ------------------------------------------------------------------------------------------------------------
 
 

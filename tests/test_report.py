@@ -532,3 +532,19 @@ def test_figure_spectra_draws_the_clusters_of_one_k():
     assert [line.get_xydata().tolist() for line in lines] == [[[660, 1], [830, 2]], [[660, 3], [830, 4]]]
     assert [line.get_label() for line in lines] == ["0  (75%)", "1  (25%)"]
     assert len(charts.figure_spectra(centers).axes[0].get_lines()) == 3
+
+
+def test_a_reliability_diagram_has_a_point_for_each_score_that_is_there():
+    scores = image(np.repeat(np.array([[25, 175]], "uint8"), 50, axis=0))
+    mask = image(np.stack([np.arange(50) < 5, np.arange(50) < 35], axis=1).astype("uint8"))
+    above, below = charts.figure_reliability(evaluate.sweep(scores, mask, thresholds=251)).axes
+    np.testing.assert_allclose(above.lines[1].get_xydata(), [[0.1, 0.1], [0.7, 0.7]])
+    assert [bar.get_height() for bar in below.patches] == [0, 50, 0, 0, 0, 0, 0, 50, 0, 0]
+
+
+def test_sizes_are_bars_that_say_how_many_landslides_there_are():
+    sizes = pd.DataFrame([(0, 1e3, 0, np.nan, np.nan), (1e3, np.inf, 4, 0.75, 0.6)],
+                         columns=["from_m2", "to_m2", "landslides", "detected", "recall"])  # fmt: skip
+    (axes,) = charts.figure_sizes(sizes).axes
+    assert [bar.get_height() for bar in axes.patches] == [0, 0.75, 0, 0.6]
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["< 1,000\nn = 0", "≥ 1,000\nn = 4"]

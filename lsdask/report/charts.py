@@ -137,7 +137,7 @@ def figure_reliability(sweep: pd.DataFrame, *, bins: int = 10) -> Figure:
     table = evaluate.reliability(sweep, bins=bins)
     figure = Figure(figsize=(WIDTH, WIDTH * 0.8), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-    above.plot([0, 1], [0, 1], color=MUTED, lw=0.8, ls=(0, (4, 3)), label="a probability")
+    above.plot([0, 1], [0, 1], color=MUTED, lw=0.8, ls=(0, (4, 3)), label="as often as it says")
     some = table[table["pixels"] > 0]
     above.plot(some["score"], some["observed"], color=BLUE, lw=1.8, marker="o", ms=4, label="this map")
     below.bar(table["from"], table["pixels"], width=1 / bins, align="edge", color=BLUE, ec="white", lw=0.6)
@@ -164,12 +164,12 @@ def figure_sizes(sizes: pd.DataFrame) -> Figure:
     figure, axes = _chart("area of the landslide, m²", "share")
     at = np.arange(len(sizes))
     for shift, name, colour, text in (
-        (-0.2, "detected", BLUE, "landslides found"),
-        (0.2, "recall", GREEN, "pixels found"),
+        (-0.2, "detected", BLUE, "landslides, half of which was found"),
+        (0.2, "recall", GREEN, "their pixels"),
     ):
         axes.bar(at + shift, sizes[name].fillna(0), width=0.38, color=colour, label=text)
     axes.set_xticks(at, [f"{_size(row)}\nn = {row.landslides:,}" for row in sizes.itertuples()])
-    axes.set(ylim=(0, 1.02))
+    axes.set(ylim=(0, 1.02), axisbelow=True)
     _key(axes)
     return figure
 
@@ -178,7 +178,7 @@ def _size(row: Any) -> str:
     """Say a class of sizes."""
     if row.from_m2 == 0:
         return f"< {row.to_m2:,.0f}"
-    return f"≥ {row.from_m2:,.0f}" if np.isinf(row.to_m2) else f"{row.from_m2:,.0f} - {row.to_m2:,.0f}"
+    return f"≥ {row.from_m2:,.0f}" if np.isinf(row.to_m2) else f"{row.from_m2:,.0f} to {row.to_m2:,.0f}"
 
 
 def figure_k(table: pd.DataFrame) -> Figure:
