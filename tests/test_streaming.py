@@ -145,6 +145,14 @@ def test_a_stream_goes_on_in_the_middle_of_an_epoch(stop, shuffle, epoch):
     np.testing.assert_array_equal(again.plan().order, stream.plan().order)
 
 
+def test_epochs_of_an_image_of_one_cell_have_other_orders_too():
+    image = wrapped(values())
+    stream = TileStream(image, sampling.grid(image, 12))
+    assert len(stream.plan().reads) == 1
+    orders = {tuple(stream.plan(epoch).order.tolist()) for epoch in range(3)}
+    assert len(orders) == 3
+
+
 def test_with_the_last_batch_comes_the_next_epoch_also_for_who_asks_for_no_more():
     stream = stream_of()
     given = iter(stream)
