@@ -37,10 +37,12 @@ def reproduce(
         return
     with client_of(workers, scheduler) as client:
         report = papers.reproduce(paper, data, out, scale=scale, seed=seed, only=patterns, retry=retry, client=client)
-    for name, table in papers.write_tables(recipe, steps, out).items():
-        _show(name, table)
+    frame = grid.results(steps, out)
+    for name, table in (recipe.tables(frame) if len(frame) else {}).items():
+        _show(f"{papers.heading(name)}. {recipe.ABOUT[name]}", table)
     for note in recipe.NOTES:
         console.print(f"- {note}", highlight=False)
+    console.print(f"Report: {out / 'report.html'}", highlight=False)
     finish(report)
 
 

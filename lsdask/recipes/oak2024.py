@@ -10,20 +10,31 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from lsdask import evaluate, models, statistics, streaming, training
 from lsdask.errors import BadInput, NotFound, sentence
+from lsdask.recipes import grid
 from lsdask.recipes import tables as published
 from lsdask.recipes.steps import Step
+from lsdask.report import charts, experiments
 from lsdask.streaming import folders
 
 PAPER = "oak2024"
+
+TITLE = "Four networks on pictures of landslides (Oak et al. 2024)"
 
 NETWORKS = {"UNet": "unet", "PSPNet": "pspnet", "FPN": "fpn", "LinkNet": "linknet"}
 """As the paper's table 2 calls them, in its order."""
 
 PREVALENCE = {"UNet": 0.08651, "PSPNet": 0.09893, "FPN": 0.08653, "LinkNet": 0.08654}
 """Shares of landslide pixels that follow from the paper's scores: (1 - A) / ((1 - R) + R (1 / P - 1))."""
+
+ABOUT = {
+    "table2": "Pixels of all test pictures pooled; time in minutes on this machine and on the paper's.",
+    "figure7": "Pixels of all test pictures. The paper's share of landslide pixels follows from its scores.",
+}
+"""What each table shows."""
 
 TEST_SHARE, VALID_SHARE = 80 / 770, 0.1
 
@@ -172,15 +183,64 @@ def tables(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
     Returns
     -------
     dict of DataFrame
-        ``table2``: the scores, the paper's beside them. ``confusion``: figure 7's matrices, and the share of landslide
-        pixels; the paper's follows from its scores.
+        ``table2``: the scores, the paper's beside them. ``figure7``: the confusion matrices, and the share of
+        landslide pixels; the paper's follows from its scores.
     """
     scores = ["accuracy", "precision", "recall", "f1", "time_min"]
     confusion = frame[["model", "tp", "fp", "fn", "tn", "prevalence", "parameters"]]
     return {
         "table2": published.beside(frame, published.published(PAPER), on=["model"], values=scores),
-        "confusion": confusion.assign(prevalence_paper=[PREVALENCE[name] for name in confusion["model"]]),
+        "figure7": confusion.assign(prevalence_paper=[PREVALENCE[name] for name in confusion["model"]]),
     }
+
+
+def lead(frame: pd.DataFrame) -> str:
+    """Say what was found."""
+    best = frame.sort_values("f1", ascending=False).iloc[0]
+    return (
+        f"{len(frame)} of 4 networks trained. {best['model']} has the best F1 on pictures not seen: {best['f1']:.3f}."
+    )
+
+
+def cards(out: Path, frame: pd.DataFrame) -> dict[str, list[tuple[str, Figure, str]]]:
+    """Draw the report's figures: scores beside the paper's, learning curves, and test pictures with what was found."""
+    paper = published.published(PAPER).set_index("model").add_suffix("_paper")
+    joined = frame.join(paper, on="model")
+    beside = experiments.figure_beside(joined, "model", ["precision", "recall", "f1"])
+    curves = [
+        (model, charts.figure_history(_history(folder)), "Loss by epoch.") for model, folder in _models(out, frame)
+    ]
+    caption = "Dots are this run's, rings the paper's, on other pictures."
+    shown = "Blue: found. Magenta: missed. Yellow: false alarm."
+    return {
+        "Scores": [("Scores on the test pictures", beside, caption)],
+        "Learning": curves,
+        "Examples": [("Test pictures", _examples(out, frame), shown)],
+    }
+
+
+def _models(out: Path, frame: pd.DataFrame) -> list[tuple[str, Path]]:
+    """Give the name and the model folder of each run."""
+    return [(str(model), out / str(name) / "model") for model, name in zip(frame["model"], frame["name"])]
+
+
+def _history(model: Path) -> pd.DataFrame:
+    return pd.DataFrame(json.loads((model / "model.json").read_text())["record"]["history"])
+
+
+def _examples(out: Path, frame: pd.DataFrame, most: int = 4) -> Figure:
+    """Show the test pictures with most landslide."""
+    spec = grid.record(out, frame["name"].iloc[0])["spec"]
+    files = _files(spec, out / "shared" / "split" / "test.txt")
+    size = {"size": spec["size"], "positive": spec["positive"], "batch_size": 1, "shuffle": False}
+    stream = streaming.TileStream.from_folder(*files, **size)
+    images, masks = (np.concatenate([np.asarray(batch[part]) for batch in stream]) for part in (0, 1))
+    chosen = np.argsort((masks == 1).sum(axis=(1, 2)), kind="stable")[::-1][:most]
+    pictures = np.moveaxis(images[chosen].astype("float32"), 1, -1)[..., :3] / max(float(images.max()), 1.0)
+    scores = {}
+    for model, folder in _models(out, frame):
+        scores[model] = models.runner(folder, nodata=stream.nodata)(images[chosen])[:, 0]
+    return experiments.figure_examples(pictures, masks[chosen], scores)
 
 
 def _folders(data: Path) -> tuple[Path, Path]:

@@ -1,15 +1,18 @@
 """The papers whose experiments can be run: what a recipe offers, and the whole way from its steps to its tables."""
 
+import re
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from lsdask.errors import BadInput, sentence
 from lsdask.recipes import grid, tables
 from lsdask.recipes.steps import Step
+from lsdask.report import experiments
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -20,6 +23,12 @@ PAPERS = ("oak2024",)
 
 class Recipe(Protocol):
     """What the module of a paper offers."""
+
+    TITLE: str
+    """Heading of the report."""
+
+    ABOUT: Mapping[str, str]
+    """What each table shows."""
 
     NOTES: tuple[str, ...]
     """What differs from the paper in data and method, a sentence or two each."""
@@ -32,6 +41,12 @@ class Recipe(Protocol):
 
     def tables(self, frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
         """Lay results out as the paper does, its numbers beside them."""
+
+    def lead(self, frame: pd.DataFrame) -> str:
+        """Say in a sentence what was found."""
+
+    def cards(self, out: Path, frame: pd.DataFrame) -> dict[str, list[tuple[str, Figure, str]]]:
+        """Draw the report's figures: from a heading to title, figure and caption."""
 
 
 def get(name: str) -> Recipe:
@@ -60,7 +75,7 @@ def reproduce(
     client: "Client | None" = None,
     progress: bool = True,
 ) -> grid.Report:
-    """Run a paper's experiments, or those left of them, and write the tables of what is done.
+    """Run a paper's experiments, or those left of them; write tables and report of what is done.
 
     Parameters
     ----------
@@ -70,7 +85,7 @@ def reproduce(
         Your scenes, as the recipe's ``steps`` wants them.
     out : path
         A folder: new, or one that holds these experiments. ``results.parquet`` has a row a run, ``tables/`` the
-        paper's tables as CSV, Markdown and LaTeX.
+        paper's tables as CSV, Markdown and LaTeX, ``report.html`` shows all of it.
     scale : str
         "full" as the paper; "small" and "tiny" for less.
     seed : int
@@ -89,15 +104,14 @@ def reproduce(
     recipe, out = get(paper), Path(out)
     steps = recipe.steps(data, scale=scale, seed=seed)
     report = grid.run(steps, out, client=client, only=only, retry=retry, progress=progress)
-    write_tables(recipe, steps, out)
+    frame = grid.results(steps, out)
+    if len(frame):
+        write_page(recipe, frame, write_tables(recipe, frame, out), out)
     return report
 
 
-def write_tables(recipe: Recipe, steps: Sequence[Step], out: Path) -> dict[str, pd.DataFrame]:
-    """Write the results of the runs that are done, and the paper's tables made of them; nothing if none is."""
-    frame = grid.results(steps, out)
-    if not len(frame):
-        return {}
+def write_tables(recipe: Recipe, frame: pd.DataFrame, out: Path) -> dict[str, pd.DataFrame]:
+    """Write the results of the runs that are done, and the paper's tables made of them."""
     frame.to_parquet(out / "results.parquet", index=False)
     made = recipe.tables(frame)
     (out / "tables").mkdir(exist_ok=True)
@@ -105,3 +119,29 @@ def write_tables(recipe: Recipe, steps: Sequence[Step], out: Path) -> dict[str, 
         tables.write(table, out / "tables", name)
     (out / "tables" / "notes.md").write_text("".join(f"- {note}\n" for note in recipe.NOTES))
     return made
+
+
+def write_page(recipe: Recipe, frame: pd.DataFrame, made: Mapping[str, pd.DataFrame], out: Path) -> Path:
+    """Write ``report.html``: the tables, the figures, and what differs from the paper."""
+    shown = {
+        name: (recipe.ABOUT[name], tables.texts(table), [str(each) for each in table]) for name, table in made.items()
+    }
+    return experiments.write_experiment(
+        out / "report.html",
+        title=recipe.TITLE,
+        lead=recipe.lead(frame),
+        tables=shown,
+        cards=recipe.cards(out, frame),
+        notes=recipe.NOTES,
+    )
+
+
+def heading(name: str) -> str:
+    """Write the name of a table as a paper does.
+
+    Examples
+    --------
+    >>> heading("table2")
+    'Table 2'
+    """
+    return re.sub(r"^([a-z]+)(\d+)$", lambda part: f"{part[1].capitalize()} {part[2]}", name)

@@ -1,0 +1,196 @@
+"""One self-contained page about an experiment of many runs: its tables, beside a paper's, and its pictures."""
+
+import html
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from string import Template
+
+import numpy as np
+import pandas as pd
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+
+from lsdask import evaluate
+from lsdask.report import charts, figures
+from lsdask.report.maps import INK, MUTED, WIDTH
+from lsdask.report.page import STYLE, card, table, versions
+
+
+def write_experiment(
+    path: str | Path,
+    *,
+    title: str,
+    lead: str,
+    tables: Mapping[str, tuple[str, Sequence[Sequence[str]], Sequence[str]]],
+    cards: Mapping[str, Sequence[tuple[str, Figure, str]]],
+    notes: Sequence[str],
+) -> Path:
+    """Write a page about an experiment; it needs no network and no other file.
+
+    Parameters
+    ----------
+    path : path
+        The page.
+    title, lead : str
+        Heading, and what was found in a sentence or two.
+    tables : mapping
+        From a heading to (explanation, rows, names of the columns), text. A click on a name sorts by it.
+    cards : mapping
+        From the heading of a section to its figures: (title, figure, caption).
+    notes : sequence of str
+        What to know when reading the numbers.
+
+    Returns
+    -------
+    Path
+    """
+    parts = [_section(name, _table(*content)) for name, content in tables.items()]
+    parts += [_section(name, "".join(card(*one) for one in content)) for name, content in cards.items() if content]
+    said = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
+    parts.append(_section("What differs", f'<div class="card wide"><ul class="notes">{said}</ul></div>'))
+    text = PAGE.substitute(
+        title=html.escape(title),
+        lead=html.escape(lead),
+        body="\n".join(parts),
+        style=STYLE + MORE_STYLE,
+        script=SORT,
+        date=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        version=html.escape(versions().get("lsdask", "")),
+    )
+    Path(path).write_text(text, encoding="utf-8")
+    return Path(path)
+
+
+def _section(name: str, content: str) -> str:
+    return f'<h2>{html.escape(name)}</h2>\n<section class="row">{content}</section>'
+
+
+def _table(explanation: str, rows: Sequence[Sequence[str]], head: Sequence[str]) -> str:
+    made = table(rows, head=head, kind="sortable")
+    return f'<div class="card wide">{made}<p class="note">{html.escape(explanation)}</p></div>'
+
+
+def figure_beside(frame: pd.DataFrame, label: str, values: Sequence[str]) -> Figure:
+    """Show scores of runs as dots, a paper's as rings, one row a run.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        One row a run: ``label``, and for each of ``values`` a column, and perhaps one ``value_paper``.
+    label : str
+    values : sequence of str
+        At most four.
+
+    Returns
+    -------
+    Figure
+    """
+    figure = Figure(figsize=(WIDTH, 1.1 + 0.34 * len(frame)), layout="constrained")
+    axes = figure.subplots()
+    charts.style_chart(axes, "", "")
+    rows = np.arange(len(frame))[::-1]
+    colours = (charts.BLUE, charts.RED, charts.GREEN, MUTED)
+    for n, (value, colour) in enumerate(zip(values, colours)):
+        y = rows + 0.14 * ((len(values) - 1) / 2 - n)
+        paper = frame.get(f"{value}_paper")
+        if paper is not None:
+            axes.hlines(y, frame[value], paper, color=colour, lw=0.8, alpha=0.5)
+            axes.plot(paper, y, "o", ms=6, mfc="none", mec=colour, mew=1.3)
+        axes.plot(frame[value], y, "o", ms=6, color=colour, label=value)
+    axes.set_yticks(rows, frame[label].astype(str), color=INK)
+    axes.set_ylim(-0.6, len(frame) - 0.4)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=len(values), frameon=False, labelcolor=INK)
+    return figure
+
+
+def figure_examples(pictures: np.ndarray, masks: np.ndarray, scores: Mapping[str, np.ndarray]) -> Figure:
+    """Show pictures and, for each of several models, what it found, missed and took for landslide.
+
+    Parameters
+    ----------
+    pictures : (n, y, x, 3) array, 0 to 1
+    masks : (n, y, x) uint8 array
+        1 landslide, 0 not, 255 unknown.
+    scores : mapping
+        From the name of a model to (n, y, x) probabilities.
+
+    Returns
+    -------
+    Figure
+        A row a picture, a column a model.
+    """
+    columns = ["picture", *scores]
+    figure = Figure(figsize=(1.5 * len(columns), 1.55 * len(pictures) + 0.3), layout="constrained")
+    grid = figure.subplots(len(pictures), len(columns), squeeze=False)
+    for row, (picture, mask) in enumerate(zip(pictures, masks)):
+        grey = np.repeat(0.35 + 0.6 * picture.mean(axis=-1, keepdims=True), 3, axis=-1)
+        grid[row, 0].imshow(picture)
+        for axes, (name, found) in zip(grid[row, 1:], scores.items()):
+            axes.imshow(_painted(grey, evaluate.agreement_block(found[row], mask, threshold=0.5)))
+            if row == 0:
+                axes.set_title(name, fontsize=9, color=INK)
+        for axes in grid[row]:
+            axes.set_axis_off()
+    return figure
+
+
+def _painted(ground: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Paint what is found, missed and false over a grey picture."""
+    out = np.clip(ground, 0, 1)
+    for code in (evaluate.TP, evaluate.FN, evaluate.FP):
+        out[codes == code] = to_rgb(figures.AGREEMENT[code])
+    return out
+
+
+MORE_STYLE = """
+.sortable thead th{cursor:pointer;white-space:nowrap}
+.sortable thead th[aria-sort]{color:var(--accent)}
+.sortable thead th[aria-sort=ascending]::after{content:" \\2191"}
+.sortable thead th[aria-sort=descending]::after{content:" \\2193"}
+.notes{margin:0;padding-left:1.2em;font-size:14.5px}.notes li+li{margin-top:8px}
+"""
+
+SORT = """
+for (const table of document.querySelectorAll("table.sortable")) {
+  const names = [...table.tHead.rows[0].cells];
+  const value = (row, i) => {
+    const text = row.cells[i].textContent.replaceAll(",", "");
+    return text === "-" ? -Infinity : isNaN(text) ? text : Number(text);
+  };
+  names.forEach((name, i) => name.addEventListener("click", () => {
+    const down = name.getAttribute("aria-sort") === "ascending";
+    names.forEach(other => other.removeAttribute("aria-sort"));
+    name.setAttribute("aria-sort", down ? "descending" : "ascending");
+    const rows = [...table.tBodies[0].rows].sort((a, b) => {
+      const [x, y] = [value(a, i), value(b, i)];
+      return (x < y ? -1 : x > y ? 1 : 0) * (down ? -1 : 1);
+    });
+    table.tBodies[0].append(...rows);
+  }));
+}
+"""
+
+PAGE = Template("""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>$title</title>
+<style>$style</style>
+</head>
+<body>
+<header>
+<p class="kicker">lsdask reproduce</p>
+<h1>$title</h1>
+<p class="lead">$lead</p>
+</header>
+<main>
+$body
+</main>
+<footer>Made by lsdask $version, $date.</footer>
+<script>$script</script>
+</body>
+</html>
+""")
