@@ -102,8 +102,8 @@ def main(folder: Path) -> None:
     try:
         learn(folder, folder / "cut", cut=7)
     except Power:
+        torch.distributed.barrier()  # until the first has written
         found["cut"] = torch.load(folder / "cut" / "last.ckpt", weights_only=True)["run"]["batch"]
-    torch.distributed.barrier()
     found["resumed"] = said(learn(folder, folder / "cut", resume=True))
     try:
         training.fit(plain(), stream(folder, batch_size=100), devices=2, **OPTIONS)

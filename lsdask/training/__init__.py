@@ -2,7 +2,8 @@
 
 The loop is lsdask's own, on Lightning's Fabric, which brings precisions and ranks: a loop whose whole state lies open
 can be gone on from at any batch. Beside the model, the folder holds ``history.csv`` (a row an epoch), ``last.ckpt``
-(everything needed to go on) and, where asked for, ``tensorboard/``. ``report.figure_history`` draws the curves.
+(everything needed to go on) and, where asked for, ``tensorboard/``. ``report.figure_history`` and
+``report.figure_learning`` draw the curves of ``pandas.DataFrame(trained.history)``.
 """
 
 from lsdask.training.fitting import fit
