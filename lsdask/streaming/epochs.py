@@ -97,6 +97,13 @@ class Stream(ABC):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _process=os.getpid())
 
+    def check_workers(self, workers: int) -> None:
+        """Raise BadInput if so many loader workers cannot share this stream."""
+        if workers < 1 or self.lanes % workers:
+            do = f"Pass lanes={workers} to TileStream" if workers > 1 else ""
+            got = f"{workers} workers for lanes={self.lanes}"
+            raise BadInput(sentence("workers", "be at least 1 and divide the stream's lanes", got, do))
+
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch, and so the order, of the next iteration."""
         self.epoch, self._given, self._skip = epoch, 0, 0

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from lsdask.errors import BadInput, sentence
 from lsdask.streaming.epochs import Stream
 from lsdask.streaming.holding import Batch
 from lsdask.streaming.reading import floats_block
@@ -112,7 +111,6 @@ class TileDataset(IterableDataset):
         if worker is None:
             batches = iter(self.stream)
         else:
-            check_workers(self.stream, worker.num_workers)
             epoch, begin = self._place.tolist()
             batches = self.stream.batches(epoch, begin, worker=worker.id, workers=worker.num_workers)
         for image, mask in batches:
@@ -141,7 +139,7 @@ class Processes(Stream):
 
     def __init__(self, stream: Stream, *, workers: int = 1) -> None:
         super().__init__()
-        check_workers(stream, workers)
+        stream.check_workers(workers)
         self.stream, self.workers = stream, workers
         self.bands, self.nodata, self.dtype, self.masked = stream.bands, stream.nodata, stream.dtype, stream.masked
         self._dataset = TileDataset(stream, floats=False)
@@ -157,9 +155,7 @@ class Processes(Stream):
         return len(self.stream)
 
     def batches(self, epoch: int, begin: int = 0, *, worker: int = 0, workers: int = 1) -> Iterator[Batch]:
-        if workers > 1:
-            do = "Pass the stream itself to the loader"
-            raise BadInput(sentence("workers", "be 1 where a stream has its own processes", f"workers={workers}", do))
+        self.check_workers(workers)
         self._dataset.begin(epoch, begin)
         for item in self._loader:
             image, mask = item if self.masked else (item, None)
@@ -174,11 +170,3 @@ class Processes(Stream):
     @property
     def identity(self) -> dict[str, Any]:
         return self.stream.identity
-
-
-def check_workers(stream: Stream, workers: int) -> None:
-    """Raise BadInput if so many loader workers cannot share a stream."""
-    if workers < 1 or stream.lanes % workers:
-        do = f"Pass lanes={workers} to TileStream" if workers > 1 else ""
-        got = f"{workers} workers for lanes={stream.lanes}"
-        raise BadInput(sentence("workers", "be at least 1 and divide the stream's lanes", got, do))

@@ -59,6 +59,7 @@ class MixedStream(Stream):
         return sum(self._counts)
 
     def batches(self, epoch: int, begin: int = 0, *, worker: int = 0, workers: int = 1) -> Iterator[Batch]:
+        self.check_workers(workers)
         turns = self._turns(epoch)
         past = np.bincount(turns[:begin], minlength=len(self.streams)).tolist()
         sources = [self._of(i, epoch, done) for i, done in enumerate(past)]

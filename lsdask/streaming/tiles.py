@@ -220,6 +220,7 @@ class TileStream(Stream):
         return len(self._order)
 
     def batches(self, epoch: int, begin: int = 0, *, worker: int = 0, workers: int = 1) -> Iterator[Batch]:
+        self.check_workers(workers)
         return prepared(self._batches(epoch, self._order.turns(begin, worker, workers), begin), self.prefetch)
 
     def part(self, rank: int, world: int, *, drop_last: bool = False) -> Self:
