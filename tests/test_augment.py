@@ -6,8 +6,21 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
+from torchvision.transforms import functional as tv
 
-from lsdask.augment import Augment, affine_block, radiometry_block, symmetry_block
+from lsdask.augment import (
+    SOARES,
+    Augment,
+    Change,
+    Multiplied,
+    affine_block,
+    fixed_block,
+    gamma_block,
+    garcia,
+    radiometry_block,
+    sharpness_block,
+    symmetry_block,
+)
 from lsdask.errors import BadInput
 
 NONE = Augment(flips=False, turns=False, brightness=0, contrast=0)
@@ -154,7 +167,169 @@ def test_no_shift_and_no_stretch_keep_every_bit():
     assert torch.equal(radiometry_block(image, none, none, MEAN, STD).nan_to_num(), image.nan_to_num())
 
 
-@pytest.mark.parametrize("wrong", [{"rotate": 270}, {"zoom": 0.5}, {"noise": -1}, {"drop": 1.0}, {"contrast": 5}])
+ALL = {"brightness": 0.4, "contrast": 0.4, "gamma": 0.4, "sharpness": 0.9, "noise": 0.2, "drop": 0.2}
+
+
+@given(
+    seed=st.integers(0, 2**31 - 1),
+    rotate=st.sampled_from([0.0, 25.0, 180.0]),
+    zoom=st.sampled_from([1.0, 1.5]),
+    flips=st.booleans(),
+    turns=st.booleans(),
+)
+def test_the_mask_goes_where_the_image_goes_whatever_is_asked_for(seed, rotate, zoom, flips, turns):
+    image, _ = batch(seed % 100, side=16, void=0.0)
+    # A dem that is the mask, in squares of 8 px, whose middles keep their value when turned.
+    mask = torch.randint(0, 2, (6, 2, 2), generator=torch.Generator().manual_seed(seed)).to(torch.uint8)
+    mask = mask.repeat_interleave(8, 1).repeat_interleave(8, 2)
+    image[:, 1] = mask
+    how = Augment(flips=flips, turns=turns, rotate=rotate, zoom=zoom, groups=((0,), (2,)), **ALL)
+    moved, labels = change(how, image, mask, seed)
+    heights = moved[:, 1]
+    pure = (heights - heights.round()).abs() < 1e-6
+    assert torch.equal(heights[pure].round(), labels[pure].float())
+    assert ((labels == 255) <= torch.isnan(heights)).all()  # what is unknown came from outside, and is void
+    assert pure.float().mean() > 0.15
+    if not rotate and zoom == 1:
+        assert pure.all()
+
+
+@given(st.integers(0, 2**31 - 1))
+def test_light_is_drawn_for_each_date_and_heights_have_none(seed):
+    bands = ["pre_red", "dem", "post_red"]
+    how = Augment.for_bands(bands, flips=False, turns=False, **{**ALL, "noise": 0.0, "drop": 0.0})
+    assert how.groups == ((0,), (2,))
+    image, mask = batch(7, side=16)
+    image[:, 2] = (image[:, 0] - MEAN[0]) / STD[0] * STD[2] + MEAN[2]  # the same picture twice
+    moved, labels = change(how, image, mask, seed)
+    assert torch.equal(moved[:, 1], image[:, 1])
+    assert torch.equal(labels, mask)
+    assert torch.equal(torch.isnan(moved), torch.isnan(image))
+    before, after = ((moved[:, place] - MEAN[place]) / STD[place] for place in (0, 2))
+    for tile in range(len(image)):
+        assert (before[tile] - after[tile]).nan_to_num().abs().max() > 1e-3
+
+
+def test_heights_keep_every_bit_whatever_is_asked_for_and_a_model_of_heights_alone_too():
+    image, mask = batch(2)
+    for bands in (["pre_x", "dem", "slope"], ["pre_elevation", "dem", "hillshade"]):
+        how = Augment.for_bands(bands, flips=False, turns=False, **ALL)
+        moved, _ = change(how, image, mask)
+        kept = [place for place in range(3) if place not in [band for group in how.groups for band in group]]
+        assert kept == ([1, 2] if bands[0] == "pre_x" else [0, 1, 2])
+        assert torch.equal(moved[:, kept].nan_to_num(), image[:, kept].nan_to_num())
+        assert torch.equal(torch.isnan(moved[:, kept]), torch.isnan(image[:, kept]))
+    assert Augment.for_bands(["red", "post_red", "nir", "pre_red"]).groups == ((0, 2), (1,), (3,))
+
+
+@given(st.integers(0, 99), st.floats(-1, 1))
+def test_gamma_is_torchvision_s_within_the_span(seed, bend):
+    image, _ = batch(seed)
+    got = gamma_block(image, torch.full((6, 3, 1, 1), bend), MEAN, STD)
+    low, span = MEAN - 3 * STD, 6 * STD
+    share = (image - low) / span
+    expected = tv.adjust_gamma(share.clamp(0, 1), float(np.exp(bend))) * span + low
+    inside = (share > 0) & (share < 1)
+    torch.testing.assert_close(got[inside], expected[inside], rtol=1e-4, atol=1e-3)
+    assert torch.equal(got[~inside].nan_to_num(), image[~inside].nan_to_num())
+
+
+@given(st.integers(0, 99), st.floats(-1, 1))
+def test_sharpness_is_torchvision_s_where_all_is_known(seed, amount):
+    shares = torch.rand(2, 3, 9, 9, generator=torch.Generator().manual_seed(seed)) * 0.2 + 0.4
+    got = sharpness_block(shares, torch.full((2, 3, 1, 1), amount))
+    expected = tv.adjust_sharpness(shares, 1 + amount)
+    torch.testing.assert_close(got[..., 1:-1, 1:-1], expected[..., 1:-1, 1:-1], rtol=1e-5, atol=1e-5)
+
+
+def test_void_neither_spreads_nor_takes_part_in_a_blur():
+    image = torch.full((1, 1, 5, 5), 7.0)
+    image[..., 2, 2] = float("nan")
+    for amount in (-1.0, 0.5):
+        got = sharpness_block(image, torch.full((1, 1, 1, 1), amount))
+        assert torch.equal(torch.isnan(got), torch.isnan(image))
+        torch.testing.assert_close(got.nan_to_num(7.0), torch.full((1, 1, 5, 5), 7.0))
+
+
+def test_garcia_s_list_is_the_paper_s():
+    assert len(garcia(30)) * 365 == 10_950
+    assert len(garcia(50)) * 365 == 18_250
+    assert len(set(garcia(144))) == 144
+    assert [change.degrees for change in garcia(30)[::4]] == [0, 10, 20, 30, 40, 50, 60, 70]
+    assert garcia(50)[-1] == Change(120.0, down=True)
+    assert [(each.down, each.across) for each in garcia(4)] == [(0, 0), (1, 0), (0, 1), (1, 1)]
+    with pytest.raises(BadInput, match=r"count must be from 1 to 144\. Got count=145"):
+        garcia(145)
+
+
+def test_soares_s_four_are_each_tile_s_own():
+    image, mask = batch(4, void=0.0)
+    made = [change(image, mask) for change in SOARES]
+    for tiles, which in ((image.numpy(), 0), (mask.numpy(), 1)):
+        expected = [tiles, tiles[..., ::-1], tiles[..., ::-1, :], np.rot90(tiles, 1, (-2, -1))]
+        for each, wanted in zip(made, expected):
+            np.testing.assert_array_equal(each[which].numpy(), wanted)
+
+
+def test_a_change_turns_then_mirrors_and_leaves_void_outside():
+    image, mask = batch(4, side=16, void=0.0)
+    turned, labels = Change(20.0)(image, mask)
+    both, moved = Change(20.0, down=True, across=True)(image, mask)
+    torch.testing.assert_close(both, turned.flip(-1, -2), equal_nan=True)
+    assert torch.equal(moved, labels.flip(-1, -2))
+    assert (labels[:, 0, 0] == 255).all()
+    assert torch.isnan(turned[:, :, 0, 0]).all()
+    image[:, 1] = mask
+    turned, labels = Change(180.0)(image, mask)
+    assert torch.equal(turned[:, 1], labels.float())
+    torch.testing.assert_close(turned, image.flip(-1, -2))
+
+
+def test_each_tile_of_a_batch_is_changed_by_its_own():
+    image, mask = batch(6, n=5)
+    changes = [*garcia(4), Change(30.0)]
+    got, labels = fixed_block(image, mask, changes)
+    for i, each in enumerate(changes):
+        one, known = each(image[i : i + 1], mask[i : i + 1])
+        torch.testing.assert_close(got[i : i + 1], one, equal_nan=True)
+        assert torch.equal(labels[i : i + 1], known)
+
+
+class Two:
+    """A stream of two batches, as stored: tile i holds i + 1, 0 is void."""
+
+    bands, nodata = ("a",), 0
+
+    def __len__(self):
+        return 2
+
+    def __iter__(self):
+        for some in ([0, 1, 2], [3, 4]):
+            image = np.zeros((len(some), 1, 4, 4), "uint16")
+            image[:, 0, 0] = np.array(some)[:, None] * 10 + np.arange(1, 5)
+            yield image, (image[:, 0] > 0).astype("uint8")
+
+
+def test_a_multiplied_stream_gives_each_tile_by_each_change_once():
+    stream = Multiplied(Two(), garcia(4))
+    assert (len(stream), stream.bands) == (8, ("a",))
+    assert np.isnan(stream.nodata)
+    seen = []
+    for image, mask in stream:
+        assert image.dtype == np.float32
+        np.testing.assert_array_equal(np.isnan(image[:, 0]), mask == 0)
+        seen += [tuple(tile.ravel()) for tile in np.nan_to_num(image)]
+    assert len(seen) == len(set(seen)) == 5 * 4
+    wanted = [
+        change(torch.from_numpy(i.astype("float32")), torch.from_numpy(m)) for i, m in Two() for change in SOARES[:3]
+    ]
+    assert {tuple(tile.ravel()) for each, _ in wanted for tile in each.numpy()} <= set(seen)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"rotate": 270}, {"zoom": 0.5}, {"noise": -1}, {"gamma": -1}, {"sharpness": 2.0}, {"drop": 1.0}, {"contrast": 5}],
+)
 def test_bad_magnitudes_are_named(wrong):
     (name,) = wrong
     with pytest.raises(BadInput, match=f"{name} must be from"):

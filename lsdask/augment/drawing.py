@@ -1,22 +1,23 @@
-"""Random changes of training batches, on the device they are on.
+"""Random changes of a batch of tiles."""
 
-Geometry is shared by the image and its mask, so pixels keep their labels; what comes in from outside a tile is
-void, and its mask 255. Radiometry is drawn for each group of bands alone (before and after an event, say) and
-leaves the mask, void, and bands of no group (a DEM) as they are. Every draw comes from one torch.Generator.
-"""
-
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import radians
+from typing import Any, Self
 
 import torch
 from torch import Tensor
-from torch.nn.functional import affine_grid, grid_sample
 
+from lsdask.augment.geometry import affine_block, symmetry_block
+from lsdask.augment.radiometry import gamma_block, radiometry_block, sharpness_block
 from lsdask.errors import BadInput, sentence
-from lsdask.schema import UNKNOWN
+from lsdask.terrain.derivatives import BANDS
 
-SYMMETRIES = 8
-"""Of a square: turns by 0, 90, 180, 270 degrees, each as is or mirrored."""
+HEIGHTS = frozenset({"dem", *BANDS})
+"""Names of bands that light does not change."""
+
+DATES = ("pre_", "post_")
+"""How names of bands begin that are of one date, and so of one light."""
 
 
 @dataclass(frozen=True)
@@ -32,18 +33,22 @@ class Augment:
     rotate : float
         Turn by up to this many degrees either way, bilinear, the mask by its nearest pixel.
     zoom : float
-        Enlarge or shrink by up to this factor, at least 1.
+        Enlarge or shrink by up to this factor, at least 1. Heights stay, so that slopes derived of them change by it.
     brightness : float
         Shift by up to this many standard deviations of a band.
     contrast : float
         Stretch about the band's mean by ``exp(u)``, u up to this either way.
+    gamma : float
+        Brighten or darken the middle values: to the power of ``exp(u)``, u up to this either way (``gamma_block``).
+    sharpness : float
+        Blur or sharpen by up to this, at most 1 (``sharpness_block``).
     noise : float
         Add noise of this many standard deviations of a band to each pixel.
     drop : float
         Probability that a band is void in a tile.
     groups : tuple of tuples of int, optional
-        Bands that share a draw of brightness and contrast; bands in none keep their values. All bands are one
-        group if not given.
+        Bands that share a draw of light (brightness, contrast, gamma, sharpness); bands in none keep their values,
+        bit for bit. All bands are one group if not given; ``for_bands`` groups by name.
 
     Raises
     ------
@@ -57,6 +62,8 @@ class Augment:
     zoom: float = 1.0
     brightness: float = 0.1
     contrast: float = 0.1
+    gamma: float = 0.0
+    sharpness: float = 0.0
     noise: float = 0.0
     drop: float = 0.0
     groups: tuple[tuple[int, ...], ...] | None = None
@@ -67,12 +74,41 @@ class Augment:
             ("zoom", 1.0, 10.0),
             ("brightness", 0.0, 10.0),
             ("contrast", 0.0, 3.0),
+            ("gamma", 0.0, 3.0),
+            ("sharpness", 0.0, 1.0),
             ("noise", 0.0, 10.0),
             ("drop", 0.0, 0.9),
         ):
             if not least <= getattr(self, name) <= most:
                 rule = f"be from {least:g} to {most:g}"
                 raise BadInput(sentence(name, rule, f"{name}={getattr(self, name)}"))
+
+    @classmethod
+    def for_bands(cls, bands: Sequence[str], **magnitudes: Any) -> Self:
+        """Group bands by name: ``pre_...`` share one light, ``post_...`` another, all others a third; heights none.
+
+        Parameters
+        ----------
+        bands : sequence of str
+            Of the model. ``dem`` and the bands of ``terrain``, with ``pre_`` or ``post_`` too, keep their values.
+        **magnitudes
+            Of ``Augment``.
+
+        Returns
+        -------
+        Augment
+
+        Examples
+        --------
+        >>> Augment.for_bands(["pre_red", "pre_nir", "post_red", "post_nir", "dem"]).groups
+        ((0, 1), (2, 3))
+        """
+        lit: dict[str, list[int]] = {}
+        for place, band in enumerate(bands):
+            date = next((each for each in DATES if band.startswith(each)), "")
+            if band.removeprefix(date) not in HEIGHTS:
+                lit.setdefault(date, []).append(place)
+        return cls(groups=tuple(tuple(places) for places in lit.values()), **magnitudes)
 
     def __call__(
         self, image: Tensor, mask: Tensor, *, generator: torch.Generator, mean: Tensor, std: Tensor
@@ -124,14 +160,14 @@ class Augment:
     def radiometry(self, image: Tensor, generator: torch.Generator, mean: Tensor, std: Tensor) -> Tensor:
         """Change the values of pixels. Parameters as above."""
         n, bands = image.shape[:2]
-        every = tuple(range(bands))
-        groups = (every,) if self.groups is None else self.groups
+        groups = (tuple(range(bands)),) if self.groups is None else self.groups
         if self.brightness or self.contrast:
-            shift, stretch = torch.zeros(2, n, bands, 1, 1, device=image.device)
-            for group in groups:
-                shift[:, list(group)] = self.brightness * _uniform(n, generator).view(n, 1, 1, 1)
-                stretch[:, list(group)] = self.contrast * _uniform(n, generator).view(n, 1, 1, 1)
+            shift, stretch = (_by_group(n, bands, groups, each, generator) for each in (self.brightness, self.contrast))
             image = radiometry_block(image, shift, stretch, mean, std)
+        if self.gamma:
+            image = gamma_block(image, _by_group(n, bands, groups, self.gamma, generator), mean, std)
+        if self.sharpness:
+            image = sharpness_block(image, _by_group(n, bands, groups, self.sharpness, generator))
         touched = torch.zeros(bands, 1, 1, dtype=torch.bool, device=image.device)
         touched[[band for group in groups for band in group]] = True
         if self.noise:
@@ -143,78 +179,12 @@ class Augment:
         return image
 
 
-def symmetry_block(tiles: Tensor, which: Tensor) -> Tensor:
-    """Turn and mirror each tile, exactly.
-
-    Parameters
-    ----------
-    tiles : (n, ..., y, x) tensor
-        Images or masks.
-    which : (n,) int tensor
-        Quarter turns, 0 to 3, plus 4 if the tile is mirrored on x first.
-
-    Returns
-    -------
-    tensor of the same shape
-    """
-    found = torch.empty_like(tiles)
-    for symmetry in which.unique().tolist():
-        some = which == symmetry
-        tile = tiles[some].flip(-1) if symmetry >= 4 else tiles[some]
-        found[some] = torch.rot90(tile, symmetry % 4, (-2, -1))
-    return found
-
-
-def affine_block(image: Tensor, mask: Tensor, angle: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-    """Turn and enlarge each tile about its centre.
-
-    Parameters
-    ----------
-    image : (n, band, y, x) float32 tensor
-        NaN where void. Bilinear; a pixel that void or the outside has a part in is void.
-    mask : (n, y, x) uint8 tensor
-        By the nearest pixel; 255 outside.
-    angle : (n,) tensor
-        Radians.
-    scale : (n,) tensor
-        Above 1 enlarges.
-
-    Returns
-    -------
-    image, mask of the same shapes
-    """
-    y, x = image.shape[-2:]
-    sine, cosine, none = torch.sin(angle) / scale, torch.cos(angle) / scale, torch.zeros_like(angle)
-    # The grid runs from -1 to 1 on both axes, so a turn of an oblong tile needs the ratio of its sides.
-    theta = torch.stack([cosine, -sine * y / x, none, sine * x / y, cosine, none], dim=1).view(-1, 2, 3).to(image)
-    places = affine_grid(theta, [len(image), 1, y, x], align_corners=False)
-    void = torch.isnan(image)
-    filled = torch.where(void, image.new_zeros(()), image)
-    known = grid_sample((~void).float(), places, align_corners=False)
-    values = grid_sample(filled, places, align_corners=False)
-    values = torch.where(known > 1 - 1e-4, values, values.new_full((), float("nan")))
-    # Outside is 0 to grid_sample, so every label moves up by one on the way there and down on the way back.
-    labels = grid_sample(mask.unsqueeze(1).float() + 1, places, mode="nearest", align_corners=False).squeeze(1)
-    return values, torch.where(labels == 0, labels.new_full((), UNKNOWN), labels - 1).to(mask.dtype)
-
-
-def radiometry_block(image: Tensor, shift: Tensor, stretch: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Change brightness and contrast: ``(value - mean) * exp(stretch) + mean + shift * std``.
-
-    Parameters
-    ----------
-    image : (n, band, y, x) tensor
-        NaN where void, which it stays.
-    shift, stretch : (n, band, 1, 1) tensor
-    mean, std : (band, 1, 1) tensor
-        Of the bands, in raw units.
-
-    Returns
-    -------
-    (n, band, y, x) tensor
-    """
-    changed = (image - mean) * torch.exp(stretch) + mean + shift * std
-    return torch.where((shift == 0) & (stretch == 0), image, changed)
+def _by_group(n: int, bands: int, groups: Sequence[Sequence[int]], most: float, generator: torch.Generator) -> Tensor:
+    """Draw, for each tile, a number up to ``most`` either way for each group: (n, band, 1, 1), 0 in no group."""
+    drawn = torch.zeros(n, bands, 1, 1, device=generator.device)
+    for group in groups:
+        drawn[:, list(group)] = most * _uniform(n, generator).view(n, 1, 1, 1)
+    return drawn
 
 
 def _uniform(n: int, generator: torch.Generator) -> Tensor:
