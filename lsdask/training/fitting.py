@@ -140,7 +140,9 @@ def fit(
         settled = _settled(model, settings, train, first, device) if held is None else held["settled"]
         fabric = ranks.launch(device, devices, settled)
         rank = fabric.global_rank
-        mine, judging = (streams.part(each, rank, devices, train=each is train) for each in (train, valid))
+        mine, judging = (
+            streams.part(stream, name, rank, devices) for name, stream in (("train", train), ("valid", valid))
+        )
         keeper = Keeper(monitor, folder if rank == 0 else None)
         keeper.record.update(_record(settings, settled, device, devices))
         # Lightning leaves a loaded model as it is: evaluating.

@@ -55,15 +55,21 @@ def check_streams(spec: models.Spec, train: Tiles, valid: Tiles | None, devices:
             raise BadInput(sentence(name, rule, f"a {type(stream).__name__}"))
 
 
-def part(stream: Any, rank: int, world: int, *, train: bool) -> Any:
-    """Give a rank's share; in training all are of one length, as who has more would wait for the others for ever."""
+def part(stream: Any, name: str, rank: int, world: int) -> Any:
+    """Give a rank's share; of train, all are of one length, as who has more would wait for the others for ever.
+
+    Raises
+    ------
+    BadInput
+        On all ranks, if one of them has nothing.
+    """
     if world == 1 or stream is None:
         return stream
-    mine = stream.part(rank, world, drop_last=train)
-    if train and len(mine) == 0:
+    shares = [stream.part(each, world, drop_last=name == "train") for each in range(world)]
+    if not all(map(len, shares)):
         got = f"{len(stream)} batches for {world} devices"
-        raise BadInput(sentence("train", "give each device a batch", got, "Pass a smaller batch_size to the stream"))
-    return mine
+        raise BadInput(sentence(name, "give each device a batch", got, "Pass a smaller batch_size to the stream"))
+    return shares[rank]
 
 
 def epoch_of(stream: Any) -> int:
