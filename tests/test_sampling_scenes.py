@@ -161,14 +161,25 @@ def test_a_box_on_the_ground_holds_every_pixel_of_its_window(offset, crs, turn):
 
 
 def test_a_box_holds_the_bent_edges_of_a_wide_window():
-    grid = GeoBox((2000, 2000), Affine(30, 0, 200_000, 0, -30, 7_400_000), "EPSG:32633")
-    x, y = Transformer.from_crs(grid.crs, "EPSG:4326", always_xy=True).transform(200_000, 7_400_000)
+    grid = GeoBox((2000, 2000), Affine(30, 0, 470_000, 0, -30, 7_400_000), "EPSG:32633")
+    x, y = Transformer.from_crs(grid.crs, "EPSG:4326", always_xy=True).transform(470_000, 7_400_000)
     frame = GeoBox((50, 50), Affine(3e-4, 0, x, 0, -3e-4, y), "EPSG:4326")
     y0, x0, y1, x1 = placed(np.array([[0, 0, 2000, 2000]]), grid, frame)[0]
     edge = shapely.get_coordinates(shapely.segmentize(shapely.box(0, 0, 2000, 2000), 1))
     found = onto(grid, frame.crs, edge)
     px, py = ~frame.transform @ (found[:, 0], found[:, 1])
     assert (x0 <= px.min(), px.max() <= x1, y0 <= py.min(), py.max() <= y1) == (True,) * 4
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_what_lies_outside_the_image_is_not_seen(named):
+    image = scene((128, 128), (0, 0))
+    tiles = sampling.grid(image, 8).assign(**({"scene": "a"} if named else {}))
+    corner = tiles["y"].isin([0, 120]) & tiles["x"].isin([0, 120])
+    for seed in range(8):
+        scenes = {"a": image} if named else None
+        got = sampling.split(tiles, fractions=(0.5, 0.5, 0), block=32, buffer=4, scenes=scenes, seed=seed)
+        assert (got["split"][corner] != "none").all()
 
 
 def test_a_region_of_polygons_is_held_out():

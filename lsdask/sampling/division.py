@@ -13,7 +13,7 @@ import shapely
 from lsdask import inventory
 from lsdask.errors import BadInput, sentence
 from lsdask.sampling import dealing
-from lsdask.sampling.ground import Extent, Ground, Scenes, extents_of, ground, placed
+from lsdask.sampling.ground import Extent, Ground, Scenes, extents_of, ground
 
 Parts = Callable[[], Iterable[pd.DataFrame]]
 """Gives the parts of a table, again each time."""
@@ -155,19 +155,15 @@ def _weights(tiles: pd.DataFrame) -> np.ndarray:
 
 def _block(frame: Ground, extents: dict[str, Extent], buffer: int) -> int:
     """Give the side of a block where none is asked for: an eighth of the extent, from 2 to 8 tiles with buffers."""
-    whole = [_placed(frame, name, (*extent.low, *extent.high)) for name, extent in extents.items()]
-    sides = {name: extent.size + 2 * buffer for name, extent in extents.items()}
-    tiles = [_placed(frame, name, (0, 0, side, side)) for name, side in sides.items()]
-    size = int(np.ceil(max((box[2:] - box[:2]).max() for box in tiles)))
-    extent = np.max(whole, axis=0)[2:] - np.min(whole, axis=0)[:2]
+    windows = [
+        [(*extent.low, *extent.high), (0, 0, extent.size + 2 * buffer, extent.size + 2 * buffer)]
+        for extent in extents.values()
+    ]
+    boxes = np.array([frame.place(name, np.array(pair)) for name, pair in zip(extents, windows)])
+    whole, tile = boxes[:, 0], boxes[:, 1]
+    size = int(np.ceil((tile[:, 2:] - tile[:, :2]).max()))
+    extent = whole[:, 2:].max(axis=0) - whole[:, :2].min(axis=0)
     return min(max(int(extent.max()) // (8 * size), 2), 8) * size
-
-
-def _placed(frame: Ground, name: str, window: Sequence[int]) -> np.ndarray:
-    """Put one window of a scene on the ground."""
-    if frame.grids is None or "" in frame.grids:
-        return np.asarray(window, dtype="float64")
-    return placed(np.array([window]), frame.grids[name], next(iter(frame.grids.values())))[0]
 
 
 def _region(test: Any, share: float, parts: Parts, frame: Ground) -> Any:

@@ -18,6 +18,9 @@ from lsdask.sampling.tables import shape_of, windows_of
 Scenes = xr.DataArray | Mapping[str, xr.DataArray] | None
 """The image that tiles lie in, or by name the images of a table with the column ``scene``."""
 
+ONLY = ""
+"""Stands for the name of the only scene."""
+
 DIGITS = 3
 """Places are rounded to a thousandth of a pixel, within which grids count as one."""
 
@@ -41,32 +44,37 @@ class Ground:
 
     Attributes
     ----------
-    grids : mapping of str to GeoBox, or None
-        One a scene; None where tables are of one image of unknown grid.
+    grids : mapping of str to GeoBox
+        One a scene; none where tables are of one image of unknown grid.
     shapes : mapping of str to (int, int)
-        Height and width of each scene; what lies outside is not seen.
+        Height and width of each scene, or of the ``ONLY`` one; what lies outside is not seen.
     """
 
-    grids: Mapping[str, GeoBox] | None
+    grids: Mapping[str, GeoBox]
     shapes: Mapping[str, tuple[int, int]]
 
     @property
     def first(self) -> GeoBox | None:
         """The grid whose pixels are the unit."""
-        return None if self.grids is None else next(iter(self.grids.values()))
+        return next(iter(self.grids.values()), None)
 
     def boxes(self, tiles: pd.DataFrame, buffer: int) -> np.ndarray:
         """Give what tiles see: (tile, 4) float64, y0, x0, y1, x1 in pixels of the ground.
 
         A tile of a scene in another CRS, or turned against the first, gets the upright box around it.
         """
-        if self.grids is None or "" in self.shapes:
-            return seen(tiles, buffer, self.shapes[""])
+        if ONLY in self.shapes:
+            return seen(tiles, buffer, self.shapes[ONLY])
         boxes = np.empty((len(tiles), 4))
         for name, rows in tiles.groupby("scene", observed=True, sort=False).indices.items():
-            own = seen(tiles.iloc[rows], buffer, self.shapes[str(name)])
-            boxes[rows] = placed(own, self.grids[str(name)], next(iter(self.grids.values())))
+            boxes[rows] = self.place(str(name), seen(tiles.iloc[rows], buffer, self.shapes[str(name)]))
         return boxes
+
+    def place(self, name: str, windows: np.ndarray) -> np.ndarray:
+        """Give the boxes around windows (tile, 4) of a scene."""
+        if self.first is None or ONLY in self.shapes:
+            return windows.astype("float64")
+        return placed(windows, self.grids[name], self.first)
 
 
 def ground(scenes: Scenes, extents: Mapping[str, "Extent"]) -> Ground:
@@ -77,7 +85,7 @@ def ground(scenes: Scenes, extents: Mapping[str, "Extent"]) -> Ground:
     scenes : DataArray, mapping or None
         Where there is none, the tiles' own extent stands for the image.
     extents : mapping of str to Extent
-        What the tiles of each scene that is named cover; by "" where no scene is named.
+        What the tiles of each scene that is named cover; by ``ONLY`` where none is.
 
     Raises
     ------
@@ -90,11 +98,12 @@ def ground(scenes: Scenes, extents: Mapping[str, "Extent"]) -> Ground:
         do = "Pass scenes={name: image, ...}"
         raise BadInput(sentence("scenes", f"give the images of {', '.join(extents)}", "one or none", do))
     elif scenes is None:
-        made = Ground(None, {"": next(iter(extents.values())).high})
+        made = Ground({}, {ONLY: next(iter(extents.values())).high})
     else:
-        made = Ground({"": schema.geobox(scenes, "scenes")} if _has_grid(scenes) else None, {"": shape_of(scenes)})
+        grids = {ONLY: schema.geobox(scenes, "scenes")} if "spatial_ref" in scenes.coords else {}
+        made = Ground(grids, {ONLY: shape_of(scenes)})
     for name, extent in extents.items():
-        height, width = made.shapes.get(name, made.shapes.get("", (0, 0)))
+        height, width = made.shapes[ONLY if ONLY in made.shapes else name]
         if min(extent.low) < 0 or extent.high[0] > height or extent.high[1] > width:
             got = f"up to y={extent.high[0]}, x={extent.high[1]}"
             raise BadInput(sentence("tiles", f"lie inside their image of {height} x {width} px", got))
@@ -124,12 +133,12 @@ class Extent:
 
 
 def extents_of(parts: Iterable[pd.DataFrame]) -> dict[str, Extent]:
-    """Give what the tiles of each scene cover; of all by "" where no scene is named."""
+    """Give what the tiles of each scene cover; of all by ``ONLY`` where none is named."""
     found: dict[str, Extent] = {}
     for part in parts:
         if "scene" in part and part["scene"].isna().any():
             raise BadInput(sentence("tiles", "all name their scene", f"{part['scene'].isna().sum()} that do not"))
-        scenes = part.groupby("scene", observed=True) if "scene" in part else [("", part)]
+        scenes = part.groupby("scene", observed=True) if "scene" in part else [(ONLY, part)]
         for name, tiles in scenes:
             windows = windows_of(tiles)
             low, high = windows[:, :2].min(axis=0).tolist(), windows[:, 2:].max(axis=0).tolist()
@@ -139,7 +148,7 @@ def extents_of(parts: Iterable[pd.DataFrame]) -> dict[str, Extent]:
 
 
 def _several(scenes: Mapping[str, xr.DataArray], names: set[str]) -> Ground:
-    if names == {""}:
+    if names == {ONLY}:
         do = "Say which tile is of which: tiles.assign(scene=name)"
         raise BadInput(sentence("tiles", "have the column 'scene', as scenes are named", "none", do))
     lacking = sorted(names - set(scenes))
@@ -147,10 +156,6 @@ def _several(scenes: Mapping[str, xr.DataArray], names: set[str]) -> Ground:
         raise BadInput(sentence("scenes", f"hold the scene {lacking[0]!r} of the tiles", f"{list(scenes)}"))
     grids = {name: schema.geobox(image, f"scenes[{name!r}]") for name, image in scenes.items()}
     return Ground(grids, {name: shape_of(image) for name, image in scenes.items()})
-
-
-def _has_grid(image: xr.DataArray) -> bool:
-    return "spatial_ref" in image.coords
 
 
 def seen(tiles: pd.DataFrame, buffer: int, shape: tuple[int, int] | None = None) -> np.ndarray:
