@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from lsdask import store
@@ -21,7 +22,8 @@ def call_of(source: Any, model: Any, where: Any, options: Mapping[str, Any]) -> 
     paths = {"source": _path(image), "model": _path(model), "where": _path(where)}
     given = {"source": True, "model": True, "where": where is not None}
     missing = [name for name, path in paths.items() if given[name] and path is None]
-    return {**paths, "missing": missing, "options": dict(options)}
+    plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in options.items()}
+    return {**paths, "missing": missing, "options": plain}
 
 
 def _path(value: Any) -> Any:
