@@ -317,8 +317,10 @@ def test_a_network_in_a_reduced_precision_sees_values_as_they_are(precision, mon
         return honest(self, image)
 
     monkeypatch.setattr(models.Segmenter, "outputs", outputs)
-    train = Fake(0)
-    done = fit(small(), train, precision=precision, augment=False, epochs=1)
+    train, model, computed = Fake(0), small(), set()
+    model.net.first.register_forward_hook(lambda layer, given, found: computed.add(found.dtype))
+    done = fit(model, train, precision=precision, augment=False, epochs=1)
+    assert computed == {getattr(torch, precision)}
     assert done.model.spec.record["precision"] == precision
     for image, (stored, _) in zip(seen, train.batches, strict=True):
         wanted = np.where(stored == 0, np.nan, stored.astype("float32"))

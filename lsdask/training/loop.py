@@ -140,7 +140,8 @@ class Run:
 
     def _score(self, network: Any, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Give the loss of a batch and its logits."""
-        outputs = network.outputs(image.contiguous(memory_format=torch.channels_last))
+        with self.fabric.autocast():  # Fabric itself does so for ranks only, where a method is not ``forward``
+            outputs = network.outputs(image.contiguous(memory_format=torch.channels_last))
         return losses.supervise(self.loss, outputs, mask), outputs[0]
 
     def _step(self) -> None:
@@ -158,7 +159,7 @@ class Run:
             return sums
         self.model.eval()
         task = self.bar.add_task(f"{self._title()}, judging", total=len(self.valid))
-        with torch.inference_mode(), self.fabric.autocast(), self._flowing(self.valid, "valid", 0) as coming:
+        with torch.inference_mode(), self._flowing(self.valid, "valid", 0) as coming:
             for image, mask in coming:
                 sums.add(*self._score(self.model, image, mask), mask, self.model.spec.threshold)
                 self.bar.advance(task)
