@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from lsdask import sampling
 from lsdask.errors import BadInput
+from lsdask.sampling import dealing
 
 SIDES = st.integers(1, 60)
 
@@ -325,3 +326,16 @@ def test_a_table_goes_through_parquet_unchanged(tmp_path):
     tiles = sampling.split(sampling.describe(tiles, mask=blank(64, 64), labels=blank(64, 64)), block=16, seed=1)
     tiles.to_parquet(tmp_path / "tiles.parquet", index=False)
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "tiles.parquet"), tiles)
+
+
+def test_blocks_are_dealt_by_what_they_hold():
+    """A few blocks hold most landslides: dealt by number alone, a split has its share of them only by luck."""
+    wanted = np.array([0.6, 0.2, 0.2])
+    off = []
+    for seed in range(20):
+        draw = np.random.default_rng(seed)
+        landslides = draw.lognormal(sigma=1.5, size=300)
+        side = dealing.deal(np.stack([np.ones(300), landslides], axis=1), wanted, draw)
+        got = np.bincount(side, landslides, 3) / landslides.sum() + np.bincount(side, minlength=3) / 300
+        off.append(np.abs(got / 2 - wanted).max())
+    assert np.mean(off) < 0.012
