@@ -24,7 +24,8 @@ from lsdask.report.figures import (
 )
 from lsdask.report.maps import Window
 from lsdask.report.overviews import coverage, overview
-from lsdask.report.page import Run, load, write
+from lsdask.report.page import write
+from lsdask.report.runs import Run, load
 
 __all__ = [
     "Run",
