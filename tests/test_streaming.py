@@ -387,6 +387,22 @@ def test_a_mix_gives_every_tile_of_its_streams_once_in_turns_that_differ_by_epoc
     assert turns[0] != sorted(turns[0])
 
 
+def test_a_mix_takes_each_stream_through_its_own_epochs():
+    mixed = streaming.MixedStream(sources(), weights=[2, 0.5])
+    one, other = sources()
+    for epoch in (0, 1):
+        got = [batch.image for batch in mixed.batches(epoch)]
+        ones = [image for image in got if image.min() < 100]
+        theirs = [*one.batches(2 * epoch), *one.batches(2 * epoch + 1)]
+        for mine, batch in zip(ones, theirs, strict=True):
+            np.testing.assert_array_equal(mine, batch.image)
+        rest = [image for image in got if image.min() >= 100]
+        for mine, batch in zip(rest, other.batches(epoch)):
+            np.testing.assert_array_equal(mine, batch.image)
+        assert len(rest) == round(len(other) / 2)
+        assert mixed.where(0, epoch).endswith(("of stream 0", "of stream 1"))
+
+
 def test_streams_that_differ_are_not_mixed():
     image = wrapped(values())
     tiles = sampling.grid(image, 12)

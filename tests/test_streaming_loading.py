@@ -124,7 +124,8 @@ def test_batches_on_a_device_are_floats_with_nan_and_the_place_is_that_of_what_w
         image, mask = next(given)
         np.testing.assert_array_equal(image.numpy(), floats(batch))
         assert mask is None if not masked else (mask.numpy() == batch.mask).all()
-        assert stream.state_dict()["batch"] == i + 1
+        place = stream.state_dict()
+        assert (place["epoch"], place["batch"]) == ((0, i + 1) if i + 1 < len(stream) else (1, 0))
     assert list(given) == []
     assert stream.epoch == 1
 
