@@ -3,6 +3,9 @@
 import sys
 from pathlib import Path
 
+from pygments.lexers.python import Python3Lexer
+from sphinx.application import Sphinx
+
 import lsdask
 
 sys.path.insert(0, str(Path(__file__).parent / "extensions"))
@@ -45,3 +48,8 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
 }
+
+
+def setup(app: Sphinx) -> None:
+    """Take what is shown and not run, as it needs a cluster, for the Python that it is."""
+    app.add_lexer("py-template", Python3Lexer)
