@@ -2,6 +2,9 @@
 
 Prints one JSON line. The ratios are of seconds in one run: lsdask (attributes, table and all) over rasterio, on one
 thread and on two. Memory is the growth of a fresh process's peak while lsdask works on a map it holds already.
+
+``--million`` prints another line instead: a store of 16384^2 pixels with more than a million polygons, and by how much
+the peak of a fresh process grows to make a table of them, and to write them to GeoParquet as they are finished.
 """
 
 import argparse
@@ -16,13 +19,14 @@ from typing import Any
 import dask
 import dask.array as da
 import numpy as np
+import pyarrow.parquet as pq
 import rasterio.features
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from scipy import ndimage
 from shapely.geometry import shape
 
-from lsdask import inventory, schema
+from lsdask import inventory, schema, store
 
 CRS = "EPSG:32723"
 TRANSFORM = Affine(8, 0, 360_000, 0, -8, 7_400_000)
@@ -83,6 +87,51 @@ def memory_grown(values: np.ndarray, tile: int) -> float:
         return pool.apply(growth, (str(path), tile))
 
 
+def crowded(size: int, side: int = 2048) -> Any:
+    """Make lazy scores (class, y, x) in which landslides are as small and many as never on Earth."""
+
+    def block(block_info: Any = None) -> np.ndarray:
+        (y0, y1), (x0, x1) = block_info[None]["array-location"][1:]
+        smooth = np.random.default_rng([y0, x0]).random((y1 - y0, x1 - x0), dtype="float32")
+        smooth = ndimage.gaussian_filter(smooth, 1.5)
+        level = np.quantile(smooth[::7, ::7], 0.95)
+        return np.clip((smooth - 0.5) / (level - 0.5) * STEP, 0, schema.SCORE_STEPS).astype("uint8")[None]
+
+    sides = tuple(min(side, size - start) for start in range(0, size, side))
+    lazy = da.map_blocks(block, chunks=((1,), sides, sides), dtype="uint8", meta=np.empty((0, 0, 0), "uint8"))
+    grid = GeoBox((size, size), TRANSFORM, CRS)
+    return schema.wrap(lazy, grid, schema.SCORES, name="scores", coords={"class": ["landslide"]})
+
+
+def made(path: str, out: str | None) -> tuple[int, float, float]:
+    """Make a table of a store's polygons, or write them as they come: polygons, growth of the peak (MB), seconds."""
+    scores = store.open(path)
+    traced(scores[:, :256, :256], 1)
+    before, start = peak_mb(), time.perf_counter()
+    with dask.config.set(scheduler="threads", num_workers=2):
+        if out is None:
+            count = len(inventory.vectorize(scores))
+        else:
+            inventory.write(inventory.batches(scores), out)
+            count = pq.read_metadata(out).num_rows
+    return count, peak_mb() - before, time.perf_counter() - start
+
+
+def million(size: int) -> dict[str, Any]:
+    """Measure the memory of very many polygons."""
+    with TemporaryDirectory() as folder:
+        path = str(Path(folder) / "scores.zarr")
+        store.write(crowded(size), path, chunk=512, shard=2048)
+        runs = {}
+        for name, out in (("table", None), ("written", str(Path(folder) / "polygons.parquet"))):
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                runs[name] = pool.apply(made, (path, out))
+    line: dict[str, Any] = {"benchmark": "very many polygons", "size": size, "polygons": runs["table"][0]}
+    for name, (count, grown, seconds) in runs.items():
+        line |= {f"{name}_grown_mb": round(grown), f"{name}_s": round(seconds, 1), f"{name}_polygons": count}
+    return line
+
+
 def main() -> None:
     """Measure, and print one line."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -90,7 +139,11 @@ def main() -> None:
     parser.add_argument("--tile", type=int, default=2048, help="side of a tile, pixels")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--no-memory", action="store_true", help="do not start the process that measures memory")
+    parser.add_argument("--million", action="store_true", help="measure the memory of very many polygons instead")
     args = parser.parse_args()
+    if args.million:
+        print(json.dumps(million(2 * args.size)))
+        return
 
     values = score_map(args.size)
     scores = wrapped(values, args.tile)

@@ -357,6 +357,15 @@ def test_the_benchmark_runs():
     assert line["polygons"] > 0
 
 
+@pytest.mark.slow
+def test_the_benchmark_of_very_many_polygons_runs():
+    script = Path(__file__).parents[1] / "benchmarks" / "vectorize.py"
+    small = ["--million", "--size", "128"]
+    out = subprocess.run([sys.executable, script, *small], capture_output=True, text=True, check=True)
+    line = json.loads(out.stdout)
+    assert line["table_polygons"] == line["written_polygons"] > 0
+
+
 # --- shaping ---------------------------------------------------------------------------------------------------------
 
 
