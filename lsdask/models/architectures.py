@@ -7,7 +7,9 @@ from typing import Any
 
 import segmentation_models_pytorch as smp
 import torch
+from segmentation_models_pytorch.decoders.fpn.decoder import Conv3x3GNReLU
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from lsdask.errors import BadInput, NotFound, sentence
 from lsdask.models import prakash, soares
@@ -91,6 +93,7 @@ def _smp(make: Callable[..., nn.Module]) -> Callable[[Spec, str | None], Built]:
             raise BadInput(sentence(spec.name, "be given an encoder, weights and options that fit", given)) from why
         encoder: Any = net.encoder
         _normalise_by_batch(net)
+        _enlarge_by_pixel(net)
         return net, int(encoder.output_stride)
 
     return build
@@ -115,6 +118,30 @@ def _normalise_by_batch(net: nn.Module) -> None:
         for name, child in layer.named_children():
             if isinstance(child, nn.GroupNorm):
                 setattr(layer, name, nn.BatchNorm2d(child.num_channels))
+
+
+def _enlarge_by_pixel(net: nn.Module) -> None:
+    """Enlarge from pixel to pixel where the library (FPN, PSPNet, DeepLab) stretches from corner to corner.
+
+    A stretch puts features elsewhere the larger a block is, up to pixels off, whatever its halo.
+    """
+    for layer in list(net.modules()):
+        if isinstance(layer, nn.Upsample) and layer.align_corners:
+            layer.align_corners = False
+        for name, child in layer.named_children():
+            if isinstance(child, Conv3x3GNReLU) and child.upsample:
+                setattr(layer, name, _Enlarged(child.block))
+
+
+class _Enlarged(nn.Module):
+    """A step of FPN's decoder, twice as large."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, x: Tensor) -> Tensor:
+        return interpolate(self.block(x), scale_factor=2.0, mode="bilinear", align_corners=False)
 
 
 _OURS = {
