@@ -124,7 +124,7 @@ def write_tables(recipe: Recipe, frame: pd.DataFrame, out: Path) -> dict[str, pd
 def write_page(recipe: Recipe, frame: pd.DataFrame, made: Mapping[str, pd.DataFrame], out: Path) -> Path:
     """Write ``report.html``: the tables, the figures, and what differs from the paper."""
     shown = {
-        name: (recipe.ABOUT[name], tables.texts(table), [str(each) for each in table]) for name, table in made.items()
+        heading(name): (recipe.ABOUT[name], tables.texts(table), list(map(str, table))) for name, table in made.items()
     }
     return experiments.write_experiment(
         out / "report.html",
@@ -144,4 +144,4 @@ def heading(name: str) -> str:
     >>> heading("table2")
     'Table 2'
     """
-    return re.sub(r"^([a-z]+)(\d+)$", lambda part: f"{part[1].capitalize()} {part[2]}", name)
+    return re.sub(r"(?<=[a-z])(?=\d)", " ", name).replace("_", " ").capitalize()

@@ -16,7 +16,7 @@ ABOUT = {
     "table3": "Recall of landslide pixels, encoders that have learnt k clusters.",
     "table4": "Precision of landslide pixels, random first weights.",
     "table5": "Recall of landslide pixels, random first weights.",
-    "beside": "All runs beside the paper's. tile_recall is the mean over tiles; one without landslide counts as found.",
+    "all_runs": "All runs beside the paper's. tile_recall is the mean over tiles; one without landslide counts as found.",
 }
 """What each table shows."""
 
@@ -32,7 +32,7 @@ def tables(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
     Returns
     -------
     dict of DataFrame
-        ``table2`` to ``table5``, those that have runs, and ``beside``: every run with the paper's numbers.
+        ``table2`` to ``table5``, those that have runs, and ``all_runs``: every run with the paper's numbers.
     """
     made = {}
     for number, approach, rows, value in (
@@ -47,7 +47,7 @@ def tables(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
     keys = ["approach", "n_clusters", "dataset", "model"]
     joined = layout.beside(frame, layout.published("garcia2022"), on=keys, values=["precision", "recall"])
     extra = frame[["f1", "tile_precision", "tile_recall", "identified"]].reset_index(drop=True)
-    made["beside"] = joined.join(extra) if len(joined) == len(frame) else joined
+    made["all_runs"] = joined.join(extra) if len(joined) == len(frame) else joined
     return made
 
 
@@ -61,7 +61,7 @@ def lead(frame: pd.DataFrame) -> str:
 
 def cards(out: Path, frame: pd.DataFrame) -> dict[str, list[tuple[str, Figure, str]]]:
     """Draw the report's figures: scores beside the paper's, F1 by k, and the best map."""
-    beside = tables(frame)["beside"]
+    beside = tables(frame)["all_runs"]
     beside = beside.assign(run=[" ".join(str(part) for part in row if part) for row in beside.iloc[:, :4].values])
     rings = experiments.figure_beside(beside, "run", ["precision", "recall"])
     shown = "Blue: found. Magenta: missed. Yellow: false alarm."
@@ -96,6 +96,6 @@ def _map(out: Path, frame: pd.DataFrame) -> Figure:
     names = [str(band) for band in image["band"].values]
     chosen = [names.index(name) if name in names else 0 for name in ("red", "green", "blue")]
     pixels = np.moveaxis(image.values[chosen].astype("float32"), 0, -1)
-    low, high = np.percentile(pixels, (2, 98))
-    picture = np.clip((pixels - low) / max(high - low, 1e-6), 0, 1)
+    low, high = np.percentile(pixels, (2, 98), axis=(0, 1))
+    picture = np.clip((pixels - low) / np.maximum(high - low, 1e-6), 0, 1)
     return experiments.figure_examples(picture[None], truth[None], {best.split("/")[-1]: probability[None]})
