@@ -16,7 +16,7 @@ ABOUT = {
     "table3": "Recall of landslide pixels, encoders that have learnt k clusters.",
     "table4": "Precision of landslide pixels, random first weights.",
     "table5": "Recall of landslide pixels, random first weights.",
-    "all_runs": "All runs beside the paper's. tile_recall is the mean over tiles; one without landslide counts as found.",
+    "all_runs": "Beside the paper's. tile_recall is the mean over tiles; one without landslide counts as found.",
 }
 """What each table shows."""
 
