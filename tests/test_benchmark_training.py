@@ -37,11 +37,11 @@ def scenes(data: Path) -> None:
     for name in ("images", "masks"):
         (data / name).mkdir(parents=True)
     for i in range(2):
-        mask = rng.integers(0, 2, (1, 4, 4)).repeat(32, 1).repeat(32, 2).astype("float32")
+        mask = rng.integers(0, 2, (1, 4, 4)).repeat(32, 1).repeat(32, 2).astype("uint8")
         image = np.concatenate([mask * 50 + rng.normal(100, 9, mask.shape) for _ in range(2)]).astype("float32")
         place = rasterio.Affine(10, 0, 440000 + i * 1280, 0, -10, 7400000)
         for folder, array in (("images", image), ("masks", mask)):
-            profile = {"driver": "GTiff", "dtype": "float32", "count": len(array), "height": 128, "width": 128}
+            profile = {"driver": "GTiff", "dtype": array.dtype, "count": len(array), "height": 128, "width": 128}
             with rasterio.open(data / folder / f"{i}.tif", "w", crs="EPSG:32723", transform=place, **profile) as file:
                 file.write(array)
 

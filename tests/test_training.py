@@ -123,6 +123,38 @@ def test_the_best_epoch_is_kept_by_loss_or_f1(tmp_path, monkeypatch):
     assert fit(small(), Fake(0), epochs=3, monitor="f1").model.spec.record["best_epoch"] == 0
 
 
+def test_plateau_lowers_the_rate_after_epochs_that_are_not_better(monkeypatch):
+    monkeypatch.setattr("lsdask.training.tally.Sums.loss", property(lambda self: 1.0))
+    done = fit(small(), Fake(0, batches=1), epochs=6, schedule="plateau", lr=0.02)
+    assert [row["rate"] for row in done.history] == pytest.approx([0.02] * 5 + [0.002])
+
+
+def test_a_step_is_clipped():
+    def moved(**more: Any) -> float:
+        model = linear()
+        before = model.net.last.weight.detach().clone()
+        fit(model, Fake(0, batches=1), epochs=1, optimizer="sgd", schedule="constant", lr=1.0, augment=False, **more)
+        return float((model.net.last.weight.detach() - before).norm())
+
+    assert moved(clip=1e-3) <= 1e-3 * 1.001 < moved()
+
+
+def test_a_stream_goes_on_from_epoch_to_epoch_and_from_training_to_training():
+    class Seen(streaming.TileStream):
+        def batches(self, epoch: int, begin: int = 0, **workers: Any) -> Any:
+            asked.append((epoch, begin))
+            return super().batches(epoch, begin, **workers)
+
+    asked: list[tuple[int, int]] = []
+    image = random_mosaic((2, 32, 32), void=0).assign_coords(band=list(BANDS))
+    mask = image.isel(band=0, drop=True).copy(data=np.ones((32, 32), "uint8"))
+    train = Seen(image, sampling.grid(image, 16), mask=mask, batch_size=2)
+    fit(small(), train, epochs=2)
+    assert asked == [(0, 0), (0, 0), (1, 0)]  # a look, and two epochs
+    fit(small(), train, epochs=1)
+    assert asked[3:] == [(2, 0), (2, 0)]
+
+
 def test_patience_stops_after_epochs_that_are_not_better(monkeypatch):
     told = iter([0.9, 0.5, 0.6, 0.7, 0.1])
     monkeypatch.setattr("lsdask.training.tally.Sums.loss", property(lambda self: next(told)))
@@ -300,7 +332,7 @@ def test_accumulated_batches_are_one_batch_also_where_the_last_are_fewer():
         image[:, :, 0], mask[:, 0] = 100, 0  # all pixels known, so that batches weigh alike
     pairs = [halves.batches[i : i + 2] for i in (0, 2, 4)]
     wholes.batches = [tuple(np.concatenate(parts) for parts in zip(*pair)) for pair in pairs]
-    options: Any = {"loss": "bce", "optimizer": "sgd", "augment": False, "clip": 0.1, "schedule": "cosine"}
+    options: Any = {"loss": "bce", "optimizer": "sgd", "augment": False, "schedule": "cosine"}
     one, other = fit(linear(), halves, accumulate=2, **options), fit(linear(), wholes, **options)
     for name, value in one.model.state_dict().items():
         torch.testing.assert_close(value, other.model.state_dict()[name], atol=1e-6, rtol=1e-5)

@@ -147,10 +147,16 @@ class Run:
     def _step(self) -> None:
         if self.settings.clip is not None:
             self.fabric.clip_gradients(self.network, self.stepper, max_norm=self.settings.clip)
+        before = self._scale()
         self.stepper.step()
         self.optimizer.zero_grad()
-        if self.schedule is not None and not isinstance(self.schedule, ReduceLROnPlateau):
+        taken = self._scale() >= before  # gradients that overflow float16 are thrown away, and scaled less from then on
+        if taken and self.schedule is not None and not isinstance(self.schedule, ReduceLROnPlateau):
             self.schedule.step()
+
+    def _scale(self) -> float:
+        """Say by what gradients are multiplied: more than 1 in float16."""
+        return self.fabric.strategy.precision.state_dict().get("scale", 1.0)
 
     def _validate(self) -> Sums:
         """Sum the scores of the validation tiles; the bare model does, as ranks may have different numbers of them."""
