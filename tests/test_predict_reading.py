@@ -1,5 +1,6 @@
 """What a run reads: each chunk about once, nothing of tiles that hold no score, and enough to warn of a short halo."""
 
+import shutil
 import threading
 import warnings
 from pathlib import Path
@@ -220,7 +221,9 @@ def test_a_short_halo_warns_by_how_much(tmp_path: Path, far_looking: Path) -> No
     image = random_mosaic((1, 400, 400), void=0)
     options = {"tile": 512, "precision": "float32", "progress": False, "dtype": "float32"}
     far = -(-(models.reach(far_looking) or 0) // 16) * 16
-    with pytest.warns(UserWarning, match=rf"halo=0 is less than the network looks, {far} px: .* by 0\.\d+ ") as told:
+    with pytest.warns(
+        UserWarning, match=rf"halo=0 is less than the network looks: .* by 0\.\d+ .* halo={far}\)"
+    ) as told:
         predict.run(image, tmp_path / "short.zarr", far_looking, halo=0, **options)
     assert told[0].filename == __file__
     said = float(str(told[0].message).split("change by ")[1].split(" ")[0])
@@ -239,3 +242,29 @@ def test_a_network_that_looks_at_everything_needs_a_number(tmp_path: Path) -> No
     model = models.build("pspnet", bands=["b0"], encoder="resnet18", mean=[500.0], std=[290.0])
     with pytest.raises(BadInput, match=r"halo must be given for pspnet, whose scores depend on the whole input"):
         predict.job(random_mosaic((1, 100, 100)), tmp_path / "s.zarr", model)
+
+
+@pytest.mark.cluster
+def test_a_cluster_scores_the_same(tmp_path: Path, far_looking: Path) -> None:
+    from distributed import Client
+
+    image = random_mosaic((1, 200, 200))
+    store.write(image, tmp_path / "image.zarr", chunk=32, shard=64)
+    where = schema.wrap(image.values[0] > 300, schema.geobox(image), schema.MASK, name="where").chunk(50)
+    options = {"tile": 64, "where": where, "tta": "flips", "precision": "float32", "progress": False}
+    with Client(n_workers=2, threads_per_worker=1, dashboard_address=None) as client:
+        predict.run(tmp_path / "image.zarr", tmp_path / "s.zarr", [far_looking] * 2, client=client, **options).check()
+    predict.run(tmp_path / "image.zarr", tmp_path / "t.zarr", [far_looking] * 2, **options).check()
+    scores = store.open(tmp_path / "s.zarr").values
+    np.testing.assert_array_equal(scores, store.open(tmp_path / "t.zarr").values)
+    assert ((scores[0] != 255) == (image.values[0] > 300)).all()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_a_compiled_network_scores_the_same(far_looking: Path) -> None:
+    image = random_mosaic((1, 60, 60))
+    options = {"tile": 64, "halo": 0, "precision": "float32", "dtype": "float32"}
+    plain = predict.apply(image, far_looking, **options).values
+    compiled = predict.apply(image, far_looking, compile=True, **options).values
+    np.testing.assert_allclose(compiled, plain, atol=1e-5)

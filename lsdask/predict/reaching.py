@@ -102,8 +102,8 @@ def warn(change: float, halo: int, wide: int) -> None:
     """Warn the caller outside lsdask that scores depend on the cut, if they do so noticeably."""
     if change >= NOTICED:
         warnings.warn(
-            f"halo={halo} is less than the network looks, {wide} px: near the edges of tiles or windows scores can "
-            f"change by {change:.3f} (the largest change in one block of this image). Pass halo='auto' to avoid it.",
+            f"halo={halo} is less than the network looks: near the edges of tiles or windows scores can change by "
+            f"{change:.3f} (the largest change in one block of this image, against halo={wide}). Pass a larger one.",
             UserWarning,
             skip_file_prefixes=(ROOM,),
         )
