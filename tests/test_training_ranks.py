@@ -118,7 +118,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
     scene(folder, 0)
     scene(folder, 1)
     env = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1"}
-    subprocess.run([sys.executable, __file__, str(folder)], env=env, check=True, timeout=600)
+    subprocess.run([sys.executable, __file__, str(folder)], env=env, check=True, timeout=1800)
     return folder, [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(2)]
 
 
