@@ -148,10 +148,8 @@ class _ClusterPool:
 
     def check(self) -> None:
         if self._client.status != "running":  # also while it connects again: the tiles in flight are lost to it
-            do = "Start a cluster and run again with its client: what is done stays done"
-            raise Unfinished(
-                f"The Dask scheduler does not answer any more (the client is {self._client.status}). {do}."
-            )
+            do = "What is done stays done: start a cluster and run again with its client"
+            raise Unfinished(f"The Dask scheduler is lost (the client is {self._client.status}). {do}.")
 
     def __enter__(self) -> Self:
         from distributed import WorkerPlugin
