@@ -1,6 +1,7 @@
 """What is installed, and where: the metadata says what the code imports, and a wheel works where nothing else is."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -116,7 +117,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(command: list[str], folder: Path) -> str:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
