@@ -12,7 +12,6 @@ from lsdask.augment import (
     SOARES,
     Augment,
     Change,
-    Multiplied,
     affine_block,
     fixed_block,
     gamma_block,
@@ -293,37 +292,6 @@ def test_each_tile_of_a_batch_is_changed_by_its_own():
         one, known = each(image[i : i + 1], mask[i : i + 1])
         torch.testing.assert_close(got[i : i + 1], one, equal_nan=True)
         assert torch.equal(labels[i : i + 1], known)
-
-
-class Two:
-    """A stream of two batches, as stored: tile i holds i + 1, 0 is void."""
-
-    bands, nodata = ("a",), 0
-
-    def __len__(self):
-        return 2
-
-    def __iter__(self):
-        for some in ([0, 1, 2], [3, 4]):
-            image = np.zeros((len(some), 1, 4, 4), "uint16")
-            image[:, 0, 0] = np.array(some)[:, None] * 10 + np.arange(1, 5)
-            yield image, (image[:, 0] > 0).astype("uint8")
-
-
-def test_a_multiplied_stream_gives_each_tile_by_each_change_once():
-    stream = Multiplied(Two(), garcia(4))
-    assert (len(stream), stream.bands) == (8, ("a",))
-    assert np.isnan(stream.nodata)
-    seen = []
-    for image, mask in stream:
-        assert image.dtype == np.float32
-        np.testing.assert_array_equal(np.isnan(image[:, 0]), mask == 0)
-        seen += [tuple(tile.ravel()) for tile in np.nan_to_num(image)]
-    assert len(seen) == len(set(seen)) == 5 * 4
-    wanted = [
-        change(torch.from_numpy(i.astype("float32")), torch.from_numpy(m)) for i, m in Two() for change in SOARES[:3]
-    ]
-    assert {tuple(tile.ravel()) for each, _ in wanted for tile in each.numpy()} <= set(seen)
 
 
 @pytest.mark.parametrize(

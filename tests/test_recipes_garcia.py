@@ -11,7 +11,7 @@ import xarray as xr
 
 from lsdask import sampling, schema, store, synthetic
 from lsdask.errors import BadInput, NotFound
-from lsdask.recipes import garcia2022, grid, papers
+from lsdask.recipes import folders, garcia2022, grid, papers
 from lsdask.recipes.garcia2022 import work
 from lsdask.recipes.tables import published
 
@@ -101,14 +101,16 @@ def test_a_users_folder_becomes_scene_and_tiles(tmp_path):
 
 def test_scenes_without_an_inventory(tmp_path):
     store.write(synthetic.scene((64, 64)), tmp_path / "mosaic.zarr")
-    with pytest.raises(NotFound, match="data must hold polygons named inventory"):
-        work._scene(tmp_path, None, 0)
+    with pytest.raises(NotFound, match=r"data must hold mask\.zarr, or polygons named inventory"):
+        folders.scene(tmp_path / "out", {"data": str(tmp_path), "synthetic": None, "seed": 0}, {})
 
 
 @pytest.mark.realdata
-def test_the_real_inventory_is_shown_on_synthetic_ground(data):
+def test_the_real_inventory_is_shown_on_synthetic_ground(data, tmp_path):
     scars = gpd.read_file(data / "serra-do-mar" / "relict_landslides_epsg32723.geojson")
-    image, mask = work._shown(scars, 0)
+    scars.to_file(tmp_path / "inventory.geojson")
+    image, mask = folders._scene(tmp_path, {"synthetic": None, "dem": True, "seed": 0})
+    assert schema.bands(image) == (*synthetic.scene((8, 8)).band.values, "dem")
     box = schema.geobox(mask).extent.boundingbox
     left, low, right, top = scars.total_bounds
     assert box.left < left < right < box.right

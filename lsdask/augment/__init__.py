@@ -6,8 +6,9 @@ leaves the mask, void, and bands of no group (a DEM) as they are. Every draw com
 Terrain is derived after all this, in the model: see ``terrain=`` of ``models.build``.
 """
 
+from lsdask.augment.copies import Copies
 from lsdask.augment.drawing import Augment
-from lsdask.augment.fixed import SOARES, Change, Multiplied, fixed_block, garcia
+from lsdask.augment.fixed import SOARES, Change, fixed_block, garcia
 from lsdask.augment.geometry import SYMMETRIES, affine_block, symmetry_block
 from lsdask.augment.radiometry import gamma_block, radiometry_block, sharpness_block
 
@@ -16,7 +17,7 @@ __all__ = [
     "SYMMETRIES",
     "Augment",
     "Change",
-    "Multiplied",
+    "Copies",
     "affine_block",
     "fixed_block",
     "gamma_block",

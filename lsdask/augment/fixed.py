@@ -1,17 +1,14 @@
 """Fixed lists of changes, as two of the papers made their tiles more: each tile by each change, exactly once."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import nan, radians
-from typing import Any
+from math import radians
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from lsdask.augment.geometry import affine_block, symmetry_block
 from lsdask.errors import BadInput, sentence
-from lsdask.schema import known_block
 
 
 @dataclass(frozen=True)
@@ -100,43 +97,3 @@ def fixed_block(image: Tensor, mask: Tensor, changes: Sequence[Change]) -> tuple
         some = torch.tensor([each == change for each in changes], device=image.device)
         image[some], mask[some] = change(image[some], mask[some])
     return image, mask
-
-
-@dataclass(frozen=True)
-class Multiplied:
-    """A stream of tiles in which every tile comes once by every change: as many times as long.
-
-    A batch is given by as many batches in a row, its tiles by different changes in each. Take a stream that
-    shuffles, with batches as large as can be.
-
-    Attributes
-    ----------
-    tiles : stream
-        Gives (image, mask) pairs of numpy arrays: ``streaming.TileStream``, or anything that training takes.
-    changes : sequence of Change
-    """
-
-    tiles: Any
-    changes: Sequence[Change]
-
-    @property
-    def bands(self) -> tuple[str, ...]:
-        """Names of the bands."""
-        return tuple(self.tiles.bands)
-
-    @property
-    def nodata(self) -> float:
-        """What stands for no data: NaN, as images are float32."""
-        return nan
-
-    def __len__(self) -> int:
-        return len(self.tiles) * len(self.changes)
-
-    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for stored, labels in self.tiles:
-            values = np.where(known_block(stored, self.tiles.nodata), stored, np.nan).astype("float32")
-            image, mask = torch.from_numpy(values), torch.from_numpy(np.array(labels))
-            for turn in range(len(self.changes)):
-                mine = [self.changes[(turn + i) % len(self.changes)] for i in range(len(image))]
-                moved, moved_mask = fixed_block(image, mask, mine)
-                yield moved.numpy(), moved_mask.numpy()

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from lsdask.errors import BadInput, sentence
+from lsdask.recipes import folders
 from lsdask.recipes.garcia2022 import work
 from lsdask.recipes.steps import Step
 
@@ -78,12 +79,18 @@ def steps(data: str | Path, *, scale: str = "full", frozen: bool = True, seed: i
     clusters = list(size["clusters"])
     made = {"data": str(data), "synthetic": 768 if scale == "tiny" else None, "seed": seed}
     shared = [
-        Step("shared/scene", work.scene, made),
+        Step("shared/scene", folders.scene, made),
         Step("shared/clusters", work.clusters, {"clusters": clusters, "seed": seed}, {"scene": "shared/scene"}),
         Step(
             "shared/tiles",
             work.tiles,
-            {"tile": TILE, "test_side": size["test_side"], "positives": size["positives"], "seed": seed},
+            {
+                "data": str(data),
+                "tile": TILE,
+                "test_side": size["test_side"],
+                "positives": size["positives"],
+                "seed": seed,
+            },
             {"scene": "shared/scene"},
         ),
     ]

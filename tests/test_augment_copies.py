@@ -6,16 +6,16 @@ import torch
 import xarray as xr
 
 from lsdask import sampling
+from lsdask.augment import SOARES, Change, Copies, fixed_block, garcia
 from lsdask.errors import BadInput
-from lsdask.recipes.copies import MIRRORED_AND_TURNED, Change, Copies, change_block, turned
 
 
 def test_the_lists_are_those_of_the_papers():
-    assert (365 * len(turned(30)), 365 * len(turned(50))) == (10_950, 18_250)
-    assert len({change.degrees for change in turned(30)}) == 8
-    assert len({change.degrees for change in turned(50)}) == 13
-    assert len(set(turned(50))) == 50
-    assert turned(4) == (
+    assert (365 * len(garcia(30)), 365 * len(garcia(50))) == (10_950, 18_250)
+    assert len({change.degrees for change in garcia(30)}) == 8
+    assert len({change.degrees for change in garcia(50)}) == 13
+    assert len(set(garcia(50))) == 50
+    assert garcia(4) == (
         Change(0, False, False),
         Change(0, True, False),
         Change(0, False, True),
@@ -23,14 +23,14 @@ def test_the_lists_are_those_of_the_papers():
     )
     # Soares et al., table 2: four copies of what is left when 30 % are held out.
     for n, augmented in zip((3541, 2264, 1565, 1740, 2368, 3653), (9912, 6336, 4380, 4872, 6628, 10228)):
-        assert len(MIRRORED_AND_TURNED) * (n - int(np.ceil(0.3 * n))) == augmented
+        assert len(SOARES) * (n - int(np.ceil(0.3 * n))) == augmented
 
 
 def numpy_change(tile, change):
     """Change a tile by quarter turns and flips, with numpy alone."""
     tile = np.rot90(tile, int(change.degrees // 90), (-2, -1))
-    tile = np.flip(tile, -2) if change.vertical else tile
-    return np.flip(tile, -1) if change.horizontal else tile
+    tile = np.flip(tile, -2) if change.down else tile
+    return np.flip(tile, -1) if change.across else tile
 
 
 EXACT = [Change(degrees, v, h) for degrees in (0, 90, 180, 270) for v in (False, True) for h in (False, True)]
@@ -40,7 +40,7 @@ def test_quarter_turns_and_flips_are_numpys():
     rng = np.random.default_rng(0)
     image = rng.normal(size=(len(EXACT), 2, 6, 6)).astype("float32")
     mask = rng.integers(0, 2, (len(EXACT), 6, 6)).astype("uint8")
-    got, moved = change_block(torch.from_numpy(image), torch.from_numpy(mask), EXACT)
+    got, moved = fixed_block(torch.from_numpy(image), torch.from_numpy(mask), EXACT)
     for i, change in enumerate(EXACT):
         np.testing.assert_array_equal(got[i], numpy_change(image[i], change))
         np.testing.assert_array_equal(moved[i], numpy_change(mask[i], change))
@@ -50,12 +50,12 @@ def test_mask_moves_as_the_image_and_the_outside_is_unknown():
     mask = torch.zeros((50, 32, 32), dtype=torch.uint8)
     mask[:, 6:20, 9:27] = 1
     image = mask[:, None].float()
-    got, moved = change_block(image, mask, turned(50))
+    got, moved = fixed_block(image, mask, garcia(50))
     known = moved != 255
     assert bool((torch.isnan(got[:, 0]) | known).all())  # a pixel with data has a label
     sure = known & ~torch.isnan(got[:, 0]) & ((got[:, 0] < 0.01) | (got[:, 0] > 0.99))
     assert bool((moved[sure] == got[:, 0][sure].round().byte()).all())
-    corners = [change.degrees % 90 != 0 for change in turned(50)]
+    corners = [change.degrees % 90 != 0 for change in garcia(50)]
     assert torch.equal(torch.isnan(got[:, 0, 0, 0]), torch.tensor(corners))
 
 
@@ -89,7 +89,7 @@ def test_it_goes_on_and_is_shared_as_other_streams():
     tiles = sampling.grid(image, 32)
 
     def make():
-        return Copies(image, tiles, turned(5), mask=mask, batch_size=4, seed=3)
+        return Copies(image, tiles, garcia(5), mask=mask, batch_size=4, seed=3)
 
     whole = list(make())
     first = make()
@@ -107,6 +107,6 @@ def test_it_goes_on_and_is_shared_as_other_streams():
     parts = [sum(len(batch.image) for batch in make().part(rank, 3)) for rank in range(3)]
     assert sum(parts) == 5 * len(tiles)
     with pytest.raises(BadInput, match="state must be of a stream with changes"):
-        Copies(image, tiles, turned(6)[1:], mask=mask, batch_size=4, seed=3).load_state_dict(state)
+        Copies(image, tiles, garcia(6)[1:], mask=mask, batch_size=4, seed=3).load_state_dict(state)
     with pytest.raises(BadInput, match="changes must be one or more"):
         Copies(image, tiles, ())
