@@ -28,7 +28,7 @@ def main(out: Path, size: int, tile: int, epochs: int) -> dict[str, float]:
     model = ls.models.build("unet", bands=ls.schema.bands(image), mean=stats["mean"].values, std=stats["std"].values)
     ls.training.fit(model, train, valid, epochs=epochs, folder=out / "model")
 
-    ls.predict.run(out / "mosaic.zarr", out / "scores.zarr", out / "model", tile=512, halo=64).check()
+    ls.predict.run(out / "mosaic.zarr", out / "scores.zarr", out / "model").check()
     scores = ls.store.open(out / "scores.zarr")
     held_out = ls.evaluate.within(tiles[tiles.split == "test"], scores)
     ls.inventory.write(ls.inventory.vectorize(scores, min_area_m2=400), out / "landslides.gpkg")

@@ -137,11 +137,13 @@ def assert_one_line(
 
 
 def test_augmentation_is_read():
-    assert augment_of("yes") is True
-    assert augment_of("no") is False
-    assert augment_of("rotate=20, flips=no") == ls.augment.Augment(rotate=20.0, flips=False)
+    assert augment_of("yes", ["dem"]) is True
+    assert augment_of("no", ["dem"]) is False
+    assert augment_of("rotate=20, flips=no", ["red", "dem"]) == ls.augment.Augment(
+        rotate=20.0, flips=False, groups=((0,),)
+    )
     for text in ("rotate", "rotate=far", "spin=3", "flips=maybe", ""):
         with pytest.raises(BadInput, match=r"augment must be yes, no, or name=value .*flips.*rotate"):
-            augment_of(text)
+            augment_of(text, ["red"])
     with pytest.raises(BadInput, match="rotate must be from 0 to 180"):
-        augment_of("rotate=500")
+        augment_of("rotate=500", ["red"])

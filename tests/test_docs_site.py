@@ -20,10 +20,10 @@ import lsdask as ls
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 FENCE = re.compile(r"^```(python|text)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-ELSEWHERE = {"from-a-catalogue-to-a-mosaic.md", "predict-over-a-continent.md", "what-happens-when-it-fails.md"}
+ELSEWHERE = {"from-a-catalogue-to-a-mosaic.md"}
 """Pages whose code ``test_docs.py`` runs, which makes what they need."""
 
-SLOW = {"clusters.md"}
+SLOW = {"clusters.md", "predict-over-a-continent.md"}
 """Pages that start processes."""
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 
-from lsdask import models, terrain
+from lsdask import models, mosaic, predict, sampling, schema, store, streaming, synthetic, terrain, training
 from lsdask.augment import affine_block, symmetry_block
 from lsdask.errors import BadInput
 from lsdask.models.relief import DERIVED, horn_block, terrain_block
@@ -200,3 +200,26 @@ def test_pixels_of_another_size_are_refused():
 def test_a_single_row_has_no_terrain():
     with pytest.raises(BadInput, match=r"two or more rows and columns.*Got 1 x 5 px"):
         horn_block(torch.zeros(1, 1, 5), PIXEL)
+
+
+def test_a_model_that_derives_terrain_is_trained_and_predicts_on_its_own_pixels_only(tmp_path):
+    land = synthetic.landscape((128, 128), 3)
+    heights = synthetic.elevation((128, 128), 3).rename("dem")
+    image = mosaic.stack([land.scene, heights])
+    store.write(image, tmp_path / "mosaic.zarr")
+    held = store.open(tmp_path / "mosaic.zarr")
+    names = schema.bands(held)
+    model = models.build(
+        "soares_unet", bands=names, filters=2, terrain=("hillshade", "slope"), pixel_m=8.0,
+        mean=[300.0] * len(names), std=[100.0] * len(names),
+    )  # fmt: skip
+    stream = streaming.TileStream(held, sampling.grid(held, 32), mask=land.mask, batch_size=8)
+    training.fit(model, stream, epochs=1, folder=tmp_path / "model", progress=False)
+    report = predict.run(held, tmp_path / "scores.zarr", tmp_path / "model", halo=0, progress=False).check()
+    assert report.done == report.tiles
+    scores = store.open(tmp_path / "scores.zarr").values[0]
+    np.testing.assert_array_equal(scores != schema.UNKNOWN, schema.valid(held).values)
+    coarse = synthetic.scene((64, 64), 3, resolution=30.0)
+    other = mosaic.stack([coarse, synthetic.elevation((64, 64), 3, resolution=30.0).rename("dem")])
+    with pytest.raises(BadInput, match="image must have square pixels of 8 m on the ground"):
+        predict.apply(other, tmp_path / "model", halo=0)

@@ -185,7 +185,7 @@ def test_a_run_killed_in_mid_epoch_goes_on_to_the_same_history_and_weights(scene
         (14, {"save_seconds": 1e9}),
         (28, {"patience": 1, "monitor": "f1"}),
     ],
-    ids=str,
+    ids=lambda value: str(value) if isinstance(value, int) else "-".join(map(str, value)),
 )
 def test_a_run_cut_off_anywhere_goes_on(after, more, scenes, tmp_path):
     alone = train(scenes, tmp_path / "alone", **more)

@@ -2,6 +2,7 @@
 
 import json
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -72,10 +73,10 @@ def train(
     """
     image = ls.store.open(mosaic)
     learn, judge = streams_of(image, mask_of(mask, image), tiles, batch, seed)
-    changes = augment_of(augment)
     begun = _model(image, network, encoder, weights, model, seed)
     if freeze:
         begun.freeze_encoder()
+    changes = augment_of(augment, begun.spec.bands)
     out.mkdir(parents=True, exist_ok=True)
     (out / CONFIG).write_text(_config_of(context.params))
     done = ls.training.fit(
@@ -106,8 +107,8 @@ def _model(
     )
 
 
-def augment_of(text: str) -> Any:
-    """Read what ``--augment`` says: yes, no, or fields of ``augment.Augment`` with their values."""
+def augment_of(text: str, bands: Sequence[str]) -> Any:
+    """Read what ``--augment`` says of a model's bands: yes, no, or fields of ``augment.Augment`` with their values."""
     if text in ("yes", "no"):
         return text == "yes"
     changes = dict(part.partition("=")[::2] for part in text.replace(" ", "").split(","))
@@ -115,7 +116,9 @@ def augment_of(text: str) -> Any:
         name: type(value) for name, value in vars(ls.augment.Augment()).items() if isinstance(value, bool | float)
     }
     try:
-        return ls.augment.Augment(**{name: _value(fields[name], value) for name, value in changes.items()})
+        return ls.augment.Augment.for_bands(
+            bands, **{name: _value(fields[name], value) for name, value in changes.items()}
+        )
     except (KeyError, ValueError) as why:
         if isinstance(why, BadInput):
             raise

@@ -3,6 +3,7 @@
 from lsdask.models.architectures import NAMES
 from lsdask.models.building import build
 from lsdask.models.folder import digest, load, reach, read_spec, save
+from lsdask.models.keras import load_prakash
 from lsdask.models.running import CHECKED, Runner, runner
 from lsdask.models.segmenter import Segmenter
 from lsdask.models.spec import Spec, check_bands, check_pixel
@@ -20,6 +21,7 @@ __all__ = [
     "digest",
     "is_module",
     "load",
+    "load_prakash",
     "reach",
     "read_spec",
     "runner",

@@ -140,6 +140,9 @@ def scorer_of(
         models.runner(one, nodata=nodata, device=device, precision=precision, compile=compile) for one in members
     )
     specs = [network.spec for network in networks]
+    for spec in specs:
+        if spec.terrain:
+            models.check_pixel(spec, schema.geobox(image))
     run: Run = Filled(model, nodata, fill)
     if isinstance(model, list | tuple):
         run = Averaged(networks, _bands(image, specs))

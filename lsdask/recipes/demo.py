@@ -38,7 +38,7 @@ HELD_OUT, FRACTIONS = "east", (0.6, 0.15, 0.25)
 BATCH, EPOCHS, RATE = 32, 8, 2e-3
 MOST_TILES = {"train": 1800, "valid": 600}
 """Tiles drawn for training and validation where there are more: what two cores do in three minutes."""
-PREDICT_TILE, HALO = 512, 64
+PREDICT_TILE = 1024
 THRESHOLD = 0.5  # as in the papers; not chosen on the block that is reported
 MIN_AREA_PX = 6
 """Landslides smaller than this many pixels are left out of the inventory."""
@@ -204,7 +204,7 @@ def _predict(out: Path, workers: int) -> Any:
         Client(cluster) as client,
     ):
         return predict.run(
-            out / "mosaic.zarr", out / "scores.zarr", out / "model", tile=PREDICT_TILE, halo=HALO, client=client
+            out / "mosaic.zarr", out / "scores.zarr", out / "model", tile=PREDICT_TILE, client=client
         ).check()
 
 

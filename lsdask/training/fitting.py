@@ -79,7 +79,7 @@ def fit(
     patience : int, optional
         Stop after this many epochs that are not better.
     augment : bool or Augment
-        True for ``Augment()``, False for tiles as they are.
+        True for ``Augment.for_bands`` of the model's bands, False for tiles as they are.
     accumulate : int
         Batches whose gradients are averaged for a step.
     clip : float, optional
@@ -119,13 +119,13 @@ def fit(
     Unreadable
         If a stream cannot read, or the folder cannot be written. What ``last.ckpt`` holds stays.
     """
+    folder = None if folder is None else Path(folder)
+    _check_model(model, folder, resume=resume, tensorboard=tensorboard)
     settings = Settings(
         epochs=epochs, loss=loss, lr=lr, optimizer=optimizer, weight_decay=weight_decay, schedule=schedule,
         monitor=monitor, patience=patience, accumulate=accumulate, clip=clip, precision=precision, seed=seed,
-        augment=augment if isinstance(augment, Augment) else Augment() if augment else None,
+        augment=augment if isinstance(augment, Augment) else Augment.for_bands(model.spec.bands) if augment else None,
     )  # fmt: skip
-    folder = None if folder is None else Path(folder)
-    _check_model(model, folder, resume=resume, tensorboard=tensorboard)
     device = find_device(device)
     ranks.check_devices(device, devices)
     streams.check_streams(model.spec, train, valid, devices)

@@ -34,7 +34,7 @@ SCALES: dict[str, dict[str, Any]] = {
     },
     "tiny": {
         "settings": [(32, 2, 8), (64, 4, 16)],
-        "candidates": 200, "epochs": 1, "patience": 1, "side": 128, "synthetic": 512, "tiles": 20,
+        "candidates": 400, "epochs": 1, "patience": 1, "side": 128, "synthetic": 1024, "tiles": 40,
     },
 }  # fmt: skip
 
