@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lsdask import evaluate, models, statistics, streaming, training
+from lsdask import evaluate, models, statistics, streaming
 from lsdask.errors import BadInput, NotFound, sentence
 from lsdask.recipes import grid
 from lsdask.recipes import tables as published
+from lsdask.recipes.learning import learnt
 from lsdask.recipes.steps import Step
 from lsdask.report import charts, experiments
 from lsdask.streaming import folders
@@ -133,11 +134,9 @@ def train(folder: Path, spec: dict[str, Any], inputs: Mapping[str, Path]) -> dic
     model = models.build(
         NETWORKS[spec["network"]], encoder=spec["encoder"], weights=spec["weights"], seed=spec["seed"], **constants
     )
-    settings: dict[str, Any] = {"loss": "bce", "lr": 1e-3, "schedule": "constant", "augment": False}
-    trained = training.fit(
-        model, learn, judge, epochs=spec["epochs"], folder=folder / "model", resume=True, seed=spec["seed"],
-        progress=False, **settings,
-    )  # fmt: skip
+    trained, _ = learnt(
+        model, learn, judge, folder / "model", epochs=spec["epochs"], loss="bce", lr=1e-3, seed=spec["seed"]
+    )
     counts = judged(folder / "model", streaming.TileStream.from_folder(*parts["test"], shuffle=False, **options))
     confusion = {name: int(getattr(counts, name)) for name in ("tp", "fp", "fn", "tn")}
     return {

@@ -23,6 +23,7 @@ from lsdask import (
 from lsdask.augment import Copies, garcia
 from lsdask.errors import BadInput, sentence
 from lsdask.recipes import folders
+from lsdask.recipes.learning import learnt
 
 SMOOTH = 1e-5
 """Added to both sides of a tile's ratio, as segmentation_models does."""
@@ -105,10 +106,9 @@ def train(folder: Path, spec: dict[str, Any], inputs: Inputs) -> dict[str, Any]:
         spec["network"], encoder=spec["encoder"], seed=spec["seed"], freeze_encoder=spec["frozen"],
         weights=inputs["encoder"] / "model" if "encoder" in inputs else None, **_scaling(inputs["scene"]),
     )  # fmt: skip
-    trained = training.fit(
-        model, learn, judge, epochs=spec["epochs"], patience=spec["patience"], folder=folder / "model", resume=True,
-        loss="bce_jaccard", schedule="constant", lr=1e-3, monitor="f1", augment=False, seed=spec["seed"],
-        progress=False,
+    trained, collapsed = learnt(
+        model, learn, judge, folder / "model", epochs=spec["epochs"], patience=spec["patience"], loss="bce_jaccard",
+        lr=1e-3, monitor="f1", seed=spec["seed"],
     )  # fmt: skip
     y0, x0, y1, x1 = json.loads((inputs["tiles"] / "test.json").read_text())
     area, truth = (part.isel(y=slice(y0, y1), x=slice(x0, x1)) for part in (image, mask))
@@ -118,6 +118,7 @@ def train(folder: Path, spec: dict[str, Any], inputs: Inputs) -> dict[str, Any]:
         **judged(store.open(folder / "scores.zarr"), truth),
         "tiles": len(parts["train"]) * spec["copies"],
         "epochs_run": len(trained.history),
+        "collapsed": collapsed,
         "minutes": sum(row["seconds"] for row in trained.history) / 60,
     }
 

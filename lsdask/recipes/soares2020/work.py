@@ -8,10 +8,11 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
-from lsdask import evaluate, models, predict, sampling, schema, store, streaming, training
+from lsdask import evaluate, models, predict, sampling, schema, store, streaming
 from lsdask.augment import SOARES, Copies
 from lsdask.errors import BadInput, sentence
 from lsdask.recipes import folders
+from lsdask.recipes.learning import learnt
 
 DEM = "dem"
 
@@ -85,10 +86,10 @@ def train(folder: Path, spec: dict[str, Any], inputs: Inputs) -> dict[str, Any]:
         "soares_unet", bands=bands, filters=spec["filters"], mean=[0.0] * len(bands),
         std=[max(largest[band], 1e-6) for band in bands], seed=spec["seed"],
     )  # fmt: skip
-    trained = training.fit(
-        model, learn, streaming.TileStream(seen, parts["valid"], shuffle=False, **options), epochs=spec["epochs"],
-        patience=spec["patience"], folder=folder / "model", resume=True, loss="bce", schedule="constant", lr=1e-3,
-        augment=False, seed=spec["seed"], progress=False,
+    judge = streaming.TileStream(seen, parts["valid"], shuffle=False, **options)
+    trained, collapsed = learnt(
+        model, learn, judge, folder / "model", epochs=spec["epochs"], patience=spec["patience"], loss="bce", lr=1e-3,
+        seed=spec["seed"],
     )  # fmt: skip
     best = min(trained.history, key=lambda row: row["valid"])
     found: dict[str, Any] = {"tiles": len(parts["train"]) * (4 if spec["copies"] else 1), "valid_loss": best["valid"]}
@@ -96,7 +97,7 @@ def train(folder: Path, spec: dict[str, Any], inputs: Inputs) -> dict[str, Any]:
         found.update(_judged(folder, seen, mask, window, number))
     pair = (found["iou_1"], found["iou_2"])
     minutes = sum(row["seconds"] for row in trained.history) / 60
-    return {**found, "iou": sum(pair) / 2, "collapsed": _collapsed(trained), "minutes": minutes}
+    return {**found, "iou": sum(pair) / 2, "collapsed": collapsed, "minutes": minutes}
 
 
 def _judged(folder: Path, image: xr.DataArray, mask: xr.DataArray, window: list[int], number: int) -> dict[str, Any]:
@@ -113,8 +114,3 @@ def _judged(folder: Path, image: xr.DataArray, mask: xr.DataArray, window: list[
         **{f"{name}_{number}": float(scored[name]) for name in ("precision", "recall", "f1", "iou")},
         **{f"{name}_km2_{number}": getattr(counts, name) * pixel_km2 for name in ("tp", "fp", "fn", "tn")},
     }
-
-
-def _collapsed(trained: training.Trained) -> bool:
-    """Say whether a run gave one score everywhere, as a network whose two last channels have died does."""
-    return bool((trained.model.spec.record or {}).get("warnings"))
