@@ -9,6 +9,7 @@ import tarfile
 import tomllib
 import zipfile
 from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -32,6 +33,8 @@ def named(requirements: list[str]) -> dict[str, Requirement]:
     return {canonicalize_name(Requirement(text).name): Requirement(text) for text in requirements}
 
 
+BROUGHT = packages_distributions()
+
 CORE = named(PROJECT["dependencies"])
 EXTRAS = {extra: named(listed) for extra, listed in PROJECT["optional-dependencies"].items()}
 FOR_USERS = {name for extra, listed in EXTRAS.items() if extra not in ("dev", "docs") for name in listed}
@@ -48,12 +51,13 @@ def imports() -> Iterator[tuple[str, bool]]:
                 yield node.module, node in tree.body
 
 
+@cache
 def distributions(module: str) -> set[str]:
     """The projects that bring a module; ``odc`` is shared by several, so its second part tells them apart."""
     parts = module.split(".")
     if parts[0] == "odc":
         return {f"odc-{parts[1]}"} if len(parts) > 1 else set()
-    return {canonicalize_name(name) for name in packages_distributions().get(parts[0], [parts[0]])}
+    return {canonicalize_name(name) for name in BROUGHT.get(parts[0], [parts[0]])}
 
 
 def foreign() -> set[tuple[str, bool]]:

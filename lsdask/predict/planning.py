@@ -16,11 +16,15 @@ from lsdask.predict.jobs import Job, Options, job
 from lsdask.predict.memory import forward_bytes, task_bytes
 from lsdask.predict.probing import settle
 from lsdask.predict.scoring import Model
+from lsdask.predict.sharing import SharedReader
 from lsdask.predict.skipping import Where
 from lsdask.predict.windows import BATCH_PIXELS, Lattice
 
 if TYPE_CHECKING:
     from distributed import Client
+
+Touched = tuple[np.ndarray, np.ndarray]
+"""The first chunk that each tile of an axis touches, and the one after its last."""
 
 LOOKED_AT = 16
 """Tiles that a probe looks at to find one with data."""
@@ -51,7 +55,8 @@ class Plan:
     read_bytes : int
         Of the image, decoded, over all tasks.
     amplification : float
-        Pixels decoded for each pixel of the tiles of these tasks: what halo and chunks cost.
+        Pixels decoded for each pixel of the tiles of these tasks: what halo and chunks cost. One process decodes a
+        chunk once for a strip of tiles; of several, each tile is counted as if it shared none.
     write_bytes : int
         Of scores, before compression.
     memory : int
@@ -156,8 +161,8 @@ def plan(
     void = np.zeros(described.grid.count, bool) if described.void is None else described.void
     done = _done(described, target)
     to_do = ~(void | done)
-    pixels, decoded = _pixels(described.grid, to_do), _decoded(described.image, described.grid, to_do)
     processes, threads = _workers(described, client, workers)
+    pixels, decoded = _pixels(described.grid, to_do), _decoded(described, to_do, processes)
     memory, network = _memory(described, threads)
     measured = _probe(described, to_do) if probe else None
     scores = described.template
@@ -204,17 +209,48 @@ def _sizes(size: int, side: int) -> np.ndarray:
     return np.minimum(starts + side, size) - starts
 
 
-def _decoded(image: xr.DataArray, grid: tiling.Grid, tiles: np.ndarray) -> int:
-    """Count the pixels of the chunks that some tiles touch, each as often as a tile touches it."""
-    starts = _starts(image)
-    rows, columns = (
-        decoded_axis(edges, size, side, grid.halo) for edges, size, side in zip(starts, grid.shape, grid.tile)
-    )
-    return int(rows @ tiles.astype("int64") @ columns)
+def _decoded(described: Job, tiles: np.ndarray, processes: int) -> int:
+    """Count the pixels of the chunks that some tiles touch: each once a strip, or, of several processes, once a tile."""
+    grid, starts = described.grid, _starts(described.image)
+    axes = [touched_axis(edges, size, side, grid.halo) for edges, size, side in zip(starts, grid.shape, grid.tile)]
+    shared = processes == 1 and isinstance(described.kernel.reader, SharedReader)
+    if not shared:
+        rows, columns = (edges[last] - edges[first] for edges, (first, last) in zip(starts, axes))
+        return int(rows @ tiles.astype("int64") @ columns)
+    sides = [np.diff(edges) for edges in starts]
+    strips = [slice(top, top + tiling.STRIP) for top in range(0, len(tiles), tiling.STRIP)]
+    return sum(chunks_of(tiles[strip], (axes[0][0][strip], axes[0][1][strip]), axes[1], sides) for strip in strips)
 
 
-def decoded_axis(starts: np.ndarray, size: int, tile: int, halo: int) -> np.ndarray:
-    """Count the pixels of the chunks that each tile of an axis touches with its halo.
+def chunks_of(
+    strip: np.ndarray,
+    rows: tuple[np.ndarray, np.ndarray],
+    columns: tuple[np.ndarray, np.ndarray],
+    sides: list[np.ndarray],
+) -> int:
+    """Count the pixels of the chunks that tiles of one strip touch, each chunk once.
+
+    Parameters
+    ----------
+    strip : (rows, columns) bool array
+        The tiles.
+    rows, columns : two int arrays each
+        The first chunk of each tile, and the one after its last.
+    sides : two int arrays
+        Sides of the chunks, in pixels.
+    """
+    low = rows[0].min()
+    touched = np.zeros((int(rows[1].max() - low), len(sides[1])), bool)
+    for line, first, last in zip(strip, *rows):
+        change = np.zeros(len(sides[1]) + 1, "int64")
+        np.add.at(change, columns[0][line], 1)
+        np.add.at(change, columns[1][line], -1)
+        touched[first - low : last - low] |= np.cumsum(change)[:-1] > 0
+    return int(sides[0][low : low + len(touched)] @ touched.astype("int64") @ sides[1])
+
+
+def touched_axis(starts: np.ndarray, size: int, tile: int, halo: int) -> tuple[np.ndarray, np.ndarray]:
+    """Say which chunks of an axis each tile touches with its halo.
 
     Parameters
     ----------
@@ -225,17 +261,17 @@ def decoded_axis(starts: np.ndarray, size: int, tile: int, halo: int) -> np.ndar
 
     Returns
     -------
-    (tiles,) int64 array
+    first, after : (tiles,) int arrays
+        The first chunk, and the one after the last.
 
     Examples
     --------
-    >>> decoded_axis(np.array([0, 512, 1024]), 1024, 512, 64).tolist()
-    [1024, 1024]
+    >>> [part.tolist() for part in touched_axis(np.array([0, 512, 1024]), 1024, 512, 64)]
+    [[0, 0], [2, 2]]
     """
     begin = np.arange(0, size, tile)
     first = np.searchsorted(starts, np.maximum(begin - halo, 0), side="right") - 1
-    last = np.searchsorted(starts, np.minimum(begin + tile + halo, size), side="left")
-    return starts[last] - starts[first]
+    return first, np.searchsorted(starts, np.minimum(begin + tile + halo, size), side="left")
 
 
 def _starts(image: xr.DataArray) -> tuple[np.ndarray, np.ndarray]:
