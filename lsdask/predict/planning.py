@@ -210,7 +210,7 @@ def _sizes(size: int, side: int) -> np.ndarray:
 
 
 def _decoded(described: Job, tiles: np.ndarray, processes: int) -> int:
-    """Count the pixels of the chunks that some tiles touch: each once a strip, or, of several processes, once a tile."""
+    """Count the pixels of the chunks that some tiles touch: each once a strip; of several processes, once a tile."""
     grid, starts = described.grid, _starts(described.image)
     axes = [touched_axis(edges, size, side, grid.halo) for edges, size, side in zip(starts, grid.shape, grid.tile)]
     shared = processes == 1 and isinstance(described.kernel.reader, SharedReader)
