@@ -124,7 +124,9 @@ def test_links_to_other_sites_are_well_formed(pages: dict[Path, Page]) -> None:
 
 @pytest.mark.slow
 def test_a_reader_without_a_network_sees_all_of_it(site: Path, pages: dict[Path, Page]) -> None:
-    loaded = {(path, part) for path, page in pages.items() for part in page.loaded if not part.startswith("data:")}
+    loaded = {
+        (path, part) for path, page in pages.items() for part in page.loaded if not part.startswith(("data:", "#"))
+    }
     assert [part for _, part in loaded if urlsplit(part).netloc] == []
     assert [part for path, part in loaded if not (path.parent / unquote(urlsplit(part).path)).is_file()] == []
     styles = "\n".join(path.read_text() for path in site.rglob("*.css"))

@@ -200,7 +200,7 @@ from lsdask.models import load
 def held(): return int(open("/proc/self/statm").read().split()[1]) * 4096
 source, target, model, options = {source!r}, {target!r}, {model!r}, {options!r}
 plan = predict.plan(source, target, model, **options)
-models.runner(model, nodata=0, precision="float32")(store.open(source)[None, :, :64, :64].values)  # loads and warms up
+models.runner(model, nodata=0, precision="float32")(store.open(source)[:, :64, :64].values[None])  # loads and warms up
 begun, peak, over = held(), [0], threading.Event()
 def watch():
     while not over.wait(0.002): peak[0] = max(peak[0], held())

@@ -15,7 +15,8 @@ from lsdask import ledger, schema, store, tiling
 from lsdask.predict.jobs import Job, Options, job
 from lsdask.predict.memory import forward_bytes, task_bytes
 from lsdask.predict.probing import settle
-from lsdask.predict.scoring import Model
+from lsdask.predict.reaching import TRIED, missing
+from lsdask.predict.scoring import Model, Scorer
 from lsdask.predict.sharing import SharedReader
 from lsdask.predict.skipping import Where
 from lsdask.predict.windows import BATCH_PIXELS, Lattice
@@ -301,9 +302,17 @@ def _memory(described: Job, threads: int) -> tuple[int, int]:
     margin = 2 * scorer.lattice.margin
     block = (image.sizes["band"], described.grid.tile[0] + margin, described.grid.tile[1] + margin)
     laid = windows(scorer.lattice, described.grid.tile)
-    network = max((forward_bytes(one, laid) for one in scorer.networks), default=0)
+    passes = [laid, *looked_at(scorer)]  # what the first leaves is not given back before the second
+    network = max((sum(forward_bytes(one, part) for part in passes) for one in scorer.networks), default=0)
     each = task_bytes(block, image.dtype.itemsize, len(scorer.classes), network=network > 0)
     return threads * each + network, network
+
+
+def looked_at(scorer: Scorer) -> list[tuple[int, int, int]]:
+    """Say what goes through a network to see what a short halo changes: one square, or nothing."""
+    stride = max((network.stride for network in scorer.networks), default=1)
+    wide = missing(scorer.networks, scorer.lattice.halo, stride)
+    return [] if wide is None else [(1, TRIED + 2 * wide, TRIED + 2 * wide)]
 
 
 def windows(laid: Lattice, tile: tuple[int, int]) -> tuple[int, int, int]:
