@@ -128,7 +128,7 @@ def _ram(image: xr.DataArray, dtype: str) -> dict[str, Any]:
 
 
 TORCHGEO = """
-import json, resource, sys, time
+import json, sys, time
 import torch
 from torch.utils.data import DataLoader
 from torchgeo.datasets import RasterDataset, stack_samples
@@ -139,7 +139,7 @@ class Scene(RasterDataset):
 
 folder, tile, batch, limit = sys.argv[1], *map(int, sys.argv[2:])
 torch.set_num_threads(1)
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+peak = lambda: next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) / 1024
 before = peak()
 scene = Scene(folder)
 loader = DataLoader(scene, batch_size=batch, sampler=RandomGeoSampler(scene, size=tile, length=limit),
