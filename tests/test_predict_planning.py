@@ -16,7 +16,7 @@ from images import random_mosaic
 
 from lsdask import ledger, models, predict, schema, store
 from lsdask.errors import BadInput, OtherPlan
-from lsdask.predict.planning import chunks_of, touched_axis
+from lsdask.predict.decoding import chunks_of, touched_axis
 
 OPTIONS = {"tile": 64, "halo": 8}
 
