@@ -2,9 +2,7 @@
 
 import html
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
-from string import Template
 
 import numpy as np
 import pandas as pd
@@ -14,7 +12,7 @@ from matplotlib.figure import Figure
 from lsdask import evaluate
 from lsdask.report import charts, figures
 from lsdask.report.maps import INK, MUTED, WIDTH
-from lsdask.report.page import STYLE, card, table, versions
+from lsdask.report.markup import card, document, section, table
 
 
 def write_experiment(
@@ -45,25 +43,13 @@ def write_experiment(
     -------
     Path
     """
-    parts = [_section(name, _table(*content)) for name, content in tables.items()]
-    parts += [_section(name, "".join(card(*one) for one in content)) for name, content in cards.items() if content]
+    parts = [section(name, _table(*content)) for name, content in tables.items()]
+    parts += [section(name, "".join(card(*one) for one in content)) for name, content in cards.items() if content]
     said = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
-    parts.append(_section("What differs", f'<div class="card wide"><ul class="notes">{said}</ul></div>'))
-    text = PAGE.substitute(
-        title=html.escape(title),
-        lead=html.escape(lead),
-        body="\n".join(parts),
-        style=STYLE + MORE_STYLE,
-        script=SORT,
-        date=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        version=html.escape(versions().get("lsdask", "")),
-    )
+    parts.append(section("What differs", f'<div class="card wide"><ul class="notes">{said}</ul></div>'))
+    text = document(kicker="lsdask reproduce", title=title, lead=lead, sections=parts, style=MORE_STYLE, script=SORT)
     Path(path).write_text(text, encoding="utf-8")
     return Path(path)
-
-
-def _section(name: str, content: str) -> str:
-    return f'<h2>{html.escape(name)}</h2>\n<section class="row">{content}</section>'
 
 
 def _table(explanation: str, rows: Sequence[Sequence[str]], head: Sequence[str]) -> str:
@@ -170,27 +156,3 @@ for (const table of document.querySelectorAll("table.sortable")) {
   }));
 }
 """
-
-PAGE = Template("""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>$title</title>
-<style>$style</style>
-</head>
-<body>
-<header>
-<p class="kicker">lsdask reproduce</p>
-<h1>$title</h1>
-<p class="lead">$lead</p>
-</header>
-<main>
-$body
-</main>
-<footer>Made by lsdask $version, $date.</footer>
-<script>$script</script>
-</body>
-</html>
-""")

@@ -5,6 +5,7 @@ import html
 import io
 import re
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from string import Template
 from typing import Any
 from urllib.parse import quote
@@ -13,6 +14,7 @@ import matplotlib
 from matplotlib.figure import Figure
 from PIL import Image
 
+from lsdask import __version__
 from lsdask.report.maps import INK, WIDTH
 
 DPI = 200
@@ -123,6 +125,40 @@ def _cell(value: Any) -> str:
     return value if isinstance(value, Markup) else html.escape(str(value))
 
 
+def section(title: str, content: str) -> str:
+    """Make a section of a page; the content is HTML."""
+    return f'<h2>{html.escape(title)}</h2>\n<section class="row">{content}</section>'
+
+
+def document(
+    *, kicker: str, title: str, lead: str, sections: Sequence[str], top: str = "", style: str = "", script: str = ""
+) -> str:
+    """Put a page together, as HTML that needs no other file.
+
+    Parameters
+    ----------
+    kicker, title, lead : str
+        What kind of page it is, its heading, and what was found; plain text.
+    sections : sequence of str
+        As ``section`` makes them.
+    top : str
+        HTML below the lead.
+    style, script : str
+        Beyond the house's.
+    """
+    return DOCUMENT.substitute(
+        kicker=html.escape(kicker),
+        title=html.escape(title),
+        lead=html.escape(lead),
+        top=top and f"{top}\n",
+        body="\n".join(sections),
+        style=STYLE + style,
+        end=script and f"<script>{script}</script>\n",
+        date=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        version=html.escape(__version__),
+    )
+
+
 STYLE = """
 :root{--paper:#f5f6f8;--card:#fff;--ink:#1c2733;--soft:#5d6874;--line:#e1e5ea;--accent:#0b6e66;--tint:#e3f2f0}
 @media(prefers-color-scheme:dark){:root{--paper:#0e1419;--card:#161e25;--ink:#e6eaef;--soft:#9ba7b3;--line:#28323c;
@@ -173,7 +209,7 @@ footer{margin-top:44px;padding-bottom:40px;color:var(--soft);font-size:13px}
 @media print{body{background:#fff}.card,.score{break-inside:avoid}}
 """
 
-PAGE = Template("""<!doctype html>
+DOCUMENT = Template("""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -184,26 +220,14 @@ PAGE = Template("""<!doctype html>
 </head>
 <body>
 <header>
-<p class="kicker">lsdask report</p>
+<p class="kicker">$kicker</p>
 <h1>$title</h1>
 <p class="lead">$lead</p>
-<section class="scores-row" aria-label="Scores">$scores</section>
-</header>
+$top</header>
 <main>
-<h2>What it saw</h2>
-<section class="row">$scene</section>
-<h2>What it found</h2>
-<section class="row">$result</section>
-<h2>A closer look</h2>
-<section class="row">$details</section>
-<h2>Learning and deciding</h2>
-<section class="row">$training</section>
-<h2>Numbers</h2>
-<section class="row">$tables</section>
-<h2>How it was made</h2>
-<section class="row">$made</section>
+$body
 </main>
 <footer>Made by lsdask $version, $date.</footer>
-</body>
+$end</body>
 </html>
 """)

@@ -3,7 +3,6 @@
 import html
 import platform
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,16 @@ import pandas as pd
 from lsdask import evaluate, schema
 from lsdask.report import charts, figures
 from lsdask.report.maps import composite_bands, pixel_m, plural
-from lsdask.report.markup import PAGE, STYLE, Markup, area_text, card, seconds_text, share_text, table
+from lsdask.report.markup import (
+    Markup,
+    area_text,
+    card,
+    document,
+    seconds_text,
+    section,
+    share_text,
+    table,
+)
 from lsdask.report.overviews import step_of
 from lsdask.report.runs import FEWEST_BLOCKS, SCORES, Run, history, load, places
 
@@ -60,19 +68,20 @@ def write(folder: str | Path, *, path: str | Path | None = None) -> Path:
 
 def page(run: Run) -> str:
     """Make the page of a run, as HTML."""
-    return PAGE.substitute(
-        title=html.escape(f"Landslides of {run.name}"),
-        lead=html.escape(lead(run)),
-        scores=_score_tiles(run),
-        scene=_scene_cards(run),
-        result=_result_cards(run),
-        details=_detail_cards(run),
-        training=_training_cards(run) + _block("Landslides by size", _sizes(run.sizes)),
-        tables=_tables(run),
-        made=_made(run),
-        style=STYLE,
-        date=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        version=html.escape(versions().get("lsdask", "")),
+    parts = {
+        "What it saw": _scene_cards(run),
+        "What it found": _result_cards(run),
+        "A closer look": _detail_cards(run),
+        "Learning and deciding": _training_cards(run) + _block("Landslides by size", _sizes(run.sizes)),
+        "Numbers": _tables(run),
+        "How it was made": _made(run),
+    }
+    return document(
+        kicker="lsdask report",
+        title=f"Landslides of {run.name}",
+        lead=lead(run),
+        top=f'<section class="scores-row" aria-label="Scores">{_score_tiles(run)}</section>',
+        sections=[section(name, content) for name, content in parts.items()],
     )
 
 
