@@ -59,8 +59,9 @@ bench: setup ## the benchmarks, one JSON line each
 	$(BIN)/python benchmarks/mosaic.py
 	$(BIN)/python benchmarks/kmeans.py
 	$(BIN)/python benchmarks/predict.py --rivals
-	$(BIN)/python benchmarks/training.py --sides 64 --tiles 320 --rounds 2
+	$(BIN)/python benchmarks/training.py --sides 64 --tiles 1280 --rounds 2
 	$(BIN)/python benchmarks/plan.py
+	$(BIN)/python benchmarks/scaling.py --seconds 3
 
 clean: ## remove what make made
 	rm -rf $(VENV) $(DEMO) dist docs/_build docs/reference .mypy_cache .ruff_cache .pytest_cache .hypothesis
