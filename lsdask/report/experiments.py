@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from lsdask import evaluate
+from lsdask import evaluate, schema
 from lsdask.report import charts, figures
 from lsdask.report.maps import INK, MUTED, WIDTH
 from lsdask.report.markup import card, document, section, table
@@ -119,6 +120,19 @@ def figure_examples(pictures: np.ndarray, masks: np.ndarray, scores: Mapping[str
         for axes in grid[row]:
             axes.set_axis_off()
     return figure
+
+
+def picture_of(image: xr.DataArray) -> np.ndarray:
+    """Give an image (band, y, x) in colour, (y, x, 3) from 0 to 1: its bands red, green and blue, else its first.
+
+    Each band is stretched from its 2nd to its 98th percentile; void is black.
+    """
+    names = [str(name) for name in image["band"].values]
+    places = [names.index(name) if name in names else 0 for name in ("red", "green", "blue")]
+    known = image.isel(band=places).where(schema.valid(image)).values.astype("float32")
+    pixels = np.moveaxis(known, 0, -1)
+    low, high = np.nanpercentile(pixels, (2, 98), axis=(0, 1))
+    return np.nan_to_num(np.clip((pixels - low) / np.maximum(high - low, 1e-6), 0, 1))
 
 
 def _painted(ground: np.ndarray, codes: np.ndarray) -> np.ndarray:

@@ -93,9 +93,5 @@ def _map(out: Path, frame: pd.DataFrame) -> Figure:
     truth = store.open(out / "shared/scene/mask.zarr").isel(window).values
     scores = store.open(out / best / "scores.zarr").values[0]
     probability = np.where(scores == schema.UNKNOWN, 0, scores / schema.SCORE_STEPS)
-    names = [str(band) for band in image["band"].values]
-    chosen = [names.index(name) if name in names else 0 for name in ("red", "green", "blue")]
-    pixels = np.moveaxis(image.values[chosen].astype("float32"), 0, -1)
-    low, high = np.percentile(pixels, (2, 98), axis=(0, 1))
-    picture = np.clip((pixels - low) / np.maximum(high - low, 1e-6), 0, 1)
+    picture = experiments.picture_of(image)
     return experiments.figure_examples(picture[None], truth[None], {best.split("/")[-1]: probability[None]})

@@ -110,9 +110,7 @@ def _maps(out: Path, frame: pd.DataFrame) -> Figure:
     pictures, truths, found = [], [], []
     for number, (y0, x0, y1, x1) in enumerate(windows, 1):
         part = {"y": slice(y0, y1), "x": slice(x0, x1)}
-        pixels = np.moveaxis(image.isel(part).values[:3][::-1].astype("float32"), 0, -1)
-        low, high = np.nanpercentile(pixels, (2, 98), axis=(0, 1))
-        pictures.append(np.nan_to_num(np.clip((pixels - low) / np.maximum(high - low, 1e-6), 0, 1)))
+        pictures.append(experiments.picture_of(image.isel(part)))
         truths.append(mask.isel(part).values)
         scores = store.open(out / str(chosen["name"]) / f"scores_{number}.zarr").values[0]
         found.append(np.where(scores == schema.UNKNOWN, 0, scores / schema.SCORE_STEPS))
