@@ -119,3 +119,15 @@ def test_bad_input(tmp_path):
         oak2024.steps(tmp_path, scale="huge")
     with pytest.raises(BadInput, match="paper must be one of"):
         papers.get("nobody1999")
+
+
+def test_choices_of_a_recipe_are_reached_from_the_command(tmp_path):
+    recipe = papers.get("oak2024")
+    assert papers.options_of(recipe, ["weights=none", "positive=128"]) == {"weights": None, "positive": 128}
+    (tmp_path / "image").mkdir()
+    (tmp_path / "mask").mkdir()
+    chosen = recipe.steps(tmp_path, **papers.options_of(recipe, ["weights=none"]))
+    assert {step.spec["weights"] for step in grid.runs(chosen)} == {None}
+    with pytest.raises(BadInput, match=r"set must be name=value, of weights, positive\. Got set=frozen=no"):
+        papers.options_of(recipe, ["frozen=no"])
+    assert papers.options_of(papers.get("garcia2022"), ["frozen=no"]) == {"frozen": False}

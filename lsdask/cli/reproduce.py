@@ -19,6 +19,9 @@ def reproduce(
     out: Annotated[Path, typer.Option(help="Where everything is written. Run again to do what is not done.")],
     scale: Annotated[str, typer.Option(help="full as the paper, small for hours, tiny for minutes.")] = "full",
     only: Annotated[str | None, typer.Option(help="Patterns of steps, comma between, such as 'runs/unet*'.")] = None,
+    choices: Annotated[
+        list[str] | None, typer.Option("--set", help="A choice of the recipe: weights=none, frozen=no, split=random.")
+    ] = None,
     retry: Annotated[bool, typer.Option(help="Also do what failed before.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the steps and how far they are; do none.")] = False,
     seed: Annotated[int, typer.Option(help="Of every draw.")] = 0,
@@ -29,14 +32,17 @@ def reproduce(
     from lsdask.recipes import grid, papers
 
     recipe = papers.get(paper)
-    steps = recipe.steps(data, scale=scale, seed=seed)
+    options = papers.options_of(recipe, choices or [])
+    steps = recipe.steps(data, scale=scale, seed=seed, **options)
     patterns = None if only is None else [part.strip() for part in only.split(",")]
     if dry_run:
         _show(f"{paper} at scale {scale}", grid.status(steps, out).drop(columns="why"))
         console.print(f"{len(steps)} steps, {len(grid.runs(steps))} of them runs", highlight=False)
         return
     with client_of(workers, scheduler) as client:
-        report = papers.reproduce(paper, data, out, scale=scale, seed=seed, only=patterns, retry=retry, client=client)
+        report = papers.reproduce(
+            paper, data, out, scale=scale, seed=seed, only=patterns, retry=retry, client=client, **options
+        )
     frame = grid.results(steps, out)
     for name, table in (recipe.tables(frame) if len(frame) else {}).items():
         _show(f"{papers.heading(name)}. {recipe.ABOUT[name]}", table)

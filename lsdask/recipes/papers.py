@@ -1,5 +1,6 @@
 """The papers whose experiments can be run: what a recipe offers, and the whole way from its steps to its tables."""
 
+import inspect
 import re
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -36,7 +37,7 @@ class Recipe(Protocol):
     SCALES: Mapping[str, Any]
     """From how much is done, "full" as the paper, to what that means."""
 
-    def steps(self, data: str | Path, *, scale: str, seed: int) -> list[Step]:
+    def steps(self, data: str | Path, *, scale: str, seed: int, **options: Any) -> list[Step]:
         """Plan the runs on a folder of data."""
 
     def tables(self, frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -74,6 +75,7 @@ def reproduce(
     retry: bool = False,
     client: "Client | None" = None,
     progress: bool = True,
+    **options: Any,
 ) -> grid.Report:
     """Run a paper's experiments, or those left of them; write tables and report of what is done.
 
@@ -91,6 +93,8 @@ def reproduce(
     seed : int
     only, retry, client, progress
         As of ``grid.run``.
+    **options
+        Further choices of the recipe's ``steps``, such as ``weights=None`` or ``frozen=False``.
 
     Returns
     -------
@@ -102,12 +106,31 @@ def reproduce(
         If the paper is unknown, the data is not as the recipe wants it, or ``out`` holds other experiments.
     """
     recipe, out = get(paper), Path(out)
-    steps = recipe.steps(data, scale=scale, seed=seed)
+    steps = recipe.steps(data, scale=scale, seed=seed, **options)
     report = grid.run(steps, out, client=client, only=only, retry=retry, progress=progress)
     frame = grid.results(steps, out)
     if len(frame):
         write_page(recipe, frame, write_tables(recipe, frame, out), out)
     return report
+
+
+def options_of(recipe: Recipe, choices: Sequence[str]) -> dict[str, Any]:
+    """Read choices of a recipe such as "weights=none", "frozen=no" or "positive=128".
+
+    Raises
+    ------
+    BadInput
+        If the recipe has no such choice, or it is not written so.
+    """
+    known = [name for name in inspect.signature(recipe.steps).parameters if name not in ("data", "scale", "seed")]
+    words: dict[str, Any] = {"none": None, "yes": True, "no": False}
+    found = {}
+    for choice in choices:
+        name, equals, text = choice.partition("=")
+        if not equals or name not in known:
+            raise BadInput(sentence("set", f"be name=value, of {', '.join(known)}", f"set={choice}"))
+        found[name] = int(text) if text.isdigit() else words.get(text, text)
+    return found
 
 
 def write_tables(recipe: Recipe, frame: pd.DataFrame, out: Path) -> dict[str, pd.DataFrame]:
