@@ -33,6 +33,9 @@ DROPOUT = 0.5
 LAST_DROPOUT = 0.2
 """Of whole channels before the last layer. The paper gives no rate; this is an assumption."""
 
+NARROW = (1, 2, 4, 8)
+"""How many times fewer channels a lighter network of the same layers may have."""
+
 
 class PrakashResUnet(nn.Module):
     """See the module.
@@ -42,22 +45,26 @@ class PrakashResUnet(nn.Module):
     stems : three ints
         Bands of each stem, in the order of the input.
     classes : int
+    narrow : int
+        How many times fewer channels than the paper's it has everywhere.
     """
 
-    def __init__(self, stems: tuple[int, ...], classes: int) -> None:
+    def __init__(self, stems: tuple[int, ...], classes: int, narrow: int = 1) -> None:
         super().__init__()
         self.stems = list(stems)
-        self.begin = nn.ModuleList(_stem(bands, width) for bands, width in zip(stems, WIDTHS))
-        self.skip = nn.ModuleList(_stage(bands, width, 3, 1) for bands, width in zip(stems, WIDTHS))
+        widths, up = ([width // narrow for width in full] for full in (WIDTHS, UP))
+        down = [(width // narrow, blocks, stride) for width, blocks, stride in DOWN]
+        self.begin = nn.ModuleList(_stem(bands, width) for bands, width in zip(stems, widths))
+        self.skip = nn.ModuleList(_stage(bands, width, 3, 1) for bands, width in zip(stems, widths))
         self.pool = nn.MaxPool2d(3, stride=2, padding=1)
-        before = [sum(WIDTHS), *(width for width, _, _ in DOWN)]
-        self.down = nn.ModuleList(_stage(a, *stage) for a, stage in zip(before, DOWN))
+        before = [sum(widths), *(width for width, _, _ in down)]
+        self.down = nn.ModuleList(_stage(a, *stage) for a, stage in zip(before, down))
         self.drop = nn.Dropout(DROPOUT)
-        skips = [256, 128, 64, 64, 64]
-        self.up = nn.ModuleList(_stage(a + b, c, 3, 1) for a, b, c in zip([DOWN[-1][0], *UP], skips, UP))
-        self.heads = nn.ModuleList(nn.Conv2d(width, classes, 1) for width in UP[:-1])
+        skips = [down[2][0], down[1][0], down[0][0], sum(widths), sum(widths)]
+        self.up = nn.ModuleList(_stage(a + b, c, 3, 1) for a, b, c in zip([down[-1][0], *up], skips, up))
+        self.heads = nn.ModuleList(nn.Conv2d(width, classes, 1) for width in up[:-1])
         self.last_drop = nn.Dropout2d(LAST_DROPOUT)
-        self.last = nn.Conv2d(UP[-1], classes, 1)
+        self.last = nn.Conv2d(up[-1], classes, 1)
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d) and layer.bias is not None:
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
@@ -104,13 +111,16 @@ class SameConv(nn.Conv2d):
 
 
 def build(spec: Spec, weights: str | None) -> tuple[nn.Module, int]:
-    """Build it for a spec; its one option is ``stems``, the bands of each of the three, if not 3, 3 and 2."""
-    _refuse(spec, weights, {"stems"})
+    """Build it for a spec. Options: ``stems``, the bands of each of the three, if not 3, 3 and 2; ``narrow``."""
+    _refuse(spec, weights, {"stems", "narrow"})
     stems = tuple(spec.options.get("stems", STEMS))
     if len(stems) != 3 or any(not isinstance(n, int) or n < 1 for n in stems) or sum(stems) != spec.channels:
         rule = f"be three counts (before, after, terrain) that make the {spec.channels} bands"
         raise BadInput(sentence("stems", rule, f"stems={stems}"))
-    return PrakashResUnet(stems, spec.classes), STRIDE
+    narrow = spec.options.get("narrow", 1)
+    if narrow not in NARROW:
+        raise BadInput(sentence("narrow", f"be one of {', '.join(map(str, NARROW))}", f"narrow={narrow!r}"))
+    return PrakashResUnet(stems, spec.classes, narrow), STRIDE
 
 
 def _stem(bands: int, width: int) -> nn.Sequential:

@@ -6,7 +6,7 @@ from typing import Any
 
 from lsdask import models
 from lsdask.errors import BadInput, sentence
-from lsdask.streaming import MixedStream, TileStream
+from lsdask.streaming import MixedStream, Stream
 from lsdask.training.fitting import fit
 from lsdask.training.keeping import Trained
 from lsdask.training.streams import Tiles
@@ -14,7 +14,7 @@ from lsdask.training.streams import Tiles
 
 def progressive(
     model: models.Segmenter,
-    inventories: Sequence[TileStream],
+    inventories: Sequence[Stream],
     valid: Tiles | None = None,
     *,
     folder: str | Path,
@@ -31,7 +31,7 @@ def progressive(
     ----------
     model : Segmenter
         Trained in place.
-    inventories : sequence of TileStream
+    inventories : sequence of streams
         With the same bands, dtype and nodata.
     valid : TileStream, optional
         Judges every stage.
