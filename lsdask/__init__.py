@@ -33,6 +33,7 @@ ROOMS = (
     "streaming",
     "synthetic",
     "tasks",
+    "telling",
     "terrain",
     "tiling",
     "training",

@@ -73,6 +73,9 @@ class Segmenter(nn.Module):
         planes = terrain_block(scaled[:, place], image[:, place], spec.terrain, spec.pixel_m)
         return torch.cat([scaled[:, :place], planes, scaled[:, place + 1 :]], dim=1)
 
+    def _repr_html_(self) -> str:
+        return self.spec._repr_html_()
+
     def describe(self, **changes: Any) -> None:
         """Change what the spec says, such as its tile, halo or threshold."""
         self.spec = replace(self.spec, **changes)

@@ -1,6 +1,6 @@
 """What a model is, apart from its weights: everything needed to build it again and to use it rightly."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf, isfinite
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from odc.geo.geobox import GeoBox
 
+from lsdask import telling
 from lsdask.errors import BadInput, sentence
 from lsdask.models.relief import DEM, DERIVED, ELEVATION
 from lsdask.terrain.ground import ground_of, sizes_block
@@ -80,6 +81,20 @@ class Spec:
         """How many channels the network sees: the bands, terrain in the place of the heights."""
         return len(self.bands) - bool(self.terrain) + len(self.terrain)
 
+    def _repr_html_(self) -> str:
+        constants = zip(self.bands, self.mean, self.std)
+        pixels = {"tile": self.tile, "halo": self.halo}
+        rows = [
+            ("bands", ", ".join(f"{band} ({mean:.4g} ± {std:.3g})" for band, mean, std in constants)),
+            ("terrain", ", ".join(self.terrain)),
+            ("classes", "landslide" if self.classes == 1 else str(self.classes)),
+            *((name, "" if side is None else f"{side} px") for name, side in pixels.items()),
+            ("threshold", f"{self.threshold:g}"),
+            ("trained", _trained(self.record)),
+        ]
+        title = " · ".join(filter(None, (self.name, self.encoder)))
+        return telling.table(f"model: {title}", [(name, text) for name, text in rows if text])
+
 
 def check_bands(spec: Spec, bands: Sequence[str], name: str = "image") -> None:
     """Raise BadInput unless ``bands`` are the bands of the model, in its order.
@@ -98,6 +113,19 @@ def check_bands(spec: Spec, bands: Sequence[str], name: str = "image") -> None:
         return
     do = f"Use {name}.sel(band={list(spec.bands)})" if set(given) >= set(spec.bands) else ""
     raise BadInput(sentence(name, f"have the model's bands in its order, {spec.bands}", f"bands {given}", do))
+
+
+def _trained(record: Mapping[str, Any]) -> str:
+    """Say in one line how a model was trained, of what its record holds."""
+    epochs = record.get("history") or []
+    best: Mapping[str, Any] = next((one for one in epochs if one.get("epoch") == record.get("best_epoch")), {})
+    told = [
+        f"{len(epochs)} epochs" if epochs else "",
+        f"loss {record['loss']}" if "loss" in record else "",
+        f"best epoch {best['epoch'] + 1} with F1 {best['f1']:.3f}" if best.get("f1") is not None else "",
+        telling.span(record["seconds"]) if "seconds" in record else "",
+    ]
+    return ", ".join(filter(None, told))
 
 
 def check_pixel(spec: Spec, grid: GeoBox, name: str = "image") -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from rich.table import Table
 
-from lsdask import ledger, schema, store
+from lsdask import ledger, schema, store, telling
 from lsdask.predict.decoding import decoded_of, pixels_of
 from lsdask.predict.jobs import Job, Options, job
 from lsdask.predict.memory import forward_bytes, task_bytes
@@ -19,6 +19,7 @@ from lsdask.predict.reaching import TRIED, missing
 from lsdask.predict.scoring import Model, Scorer
 from lsdask.predict.skipping import Where
 from lsdask.predict.windows import BATCH_PIXELS, Lattice
+from lsdask.telling import size, span
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -101,6 +102,9 @@ class Plan:
         for line in self._lines():
             table.add_row(*line)
         return table
+
+    def _repr_html_(self) -> str:
+        return telling.table(self._head(), self._lines())
 
     def _head(self) -> str:
         return f"predict: {self.source} -> {self.target}"
@@ -250,32 +254,3 @@ def _seconds(probe: Probe, tasks: int, processes: int, threads: int, network: bo
         each = max(probe.compute_s, (probe.read_s + probe.compute_s) / threads)
         return tasks * each / processes
     return -(-tasks // (processes * threads)) * (probe.read_s + probe.compute_s)
-
-
-def size(count: float) -> str:
-    """Say a number of bytes.
-
-    Examples
-    --------
-    >>> size(1_230_000_000)
-    '1.23 GB'
-    """
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:,.3g} PB"
-
-
-def span(seconds: float) -> str:
-    """Say how long something takes.
-
-    Examples
-    --------
-    >>> span(90), span(3.2), span(7200)
-    ('1.5 min', '3.2 s', '2 h')
-    """
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= length:
-            return f"{seconds / length:.2g} {unit}"
-    return f"{seconds:.2g} s"

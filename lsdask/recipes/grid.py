@@ -20,11 +20,16 @@ import pandas as pd
 from filelock import FileLock, Timeout
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from lsdask import telling
 from lsdask.errors import BadInput, OtherPlan, Unfinished, sentence
 from lsdask.recipes.steps import Step, blame, failures, fingerprints, in_order, is_done, partial_of, perform, record
 
 if TYPE_CHECKING:
     from distributed import Client
+
+
+NAMED = 5
+"""Of many steps that failed, how many are named."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +65,23 @@ class Report:
             raise Unfinished(str(self))
         return self
 
+    def _repr_html_(self) -> str:
+        counts = {"done now": self.done, "done before": self.skipped}
+        counts |= {"failed": len(self.failed), "waiting for them": len(self.waiting)}
+        counted = ", ".join(f"{number:,} {name}" for name, number in counts.items() if number)
+        rows = [("steps", f"{self.steps:,}: {counted}"), ("time", telling.span(self.seconds))]
+        rows += list(self.failed.items())[:NAMED]
+        if self.failed:
+            rows.append(("to do", "Run again with retry to do those that failed."))
+        return telling.table(str(self.out), rows)
+
     def __str__(self) -> str:
         text = f"{self.out}: {self.done} of {self.steps} steps in {self.seconds:.1f} s"
         text += f", {self.skipped} done before" if self.skipped else ""
         if not self.failed:
             return text + "."
-        named = "; ".join(f"{name}: {why}" for name, why in list(self.failed.items())[:5])
-        more = f"; and {len(self.failed) - 5} more" if len(self.failed) > 5 else ""
+        named = "; ".join(f"{name}: {why}" for name, why in list(self.failed.items())[:NAMED])
+        more = f"; and {len(self.failed) - NAMED} more" if len(self.failed) > NAMED else ""
         waiting = f", {len(self.waiting)} wait for them" if self.waiting else ""
         return f"{text}. {len(self.failed)} failed{waiting} ({named}{more}). Run again with retry to do them."
 
@@ -112,22 +127,22 @@ def run(
     """
     begun, out = time.perf_counter(), Path(out)
     prints = fingerprints(steps)
-    wanted = _wanted(steps, only)
+    asked = wanted(steps, only)
     out.mkdir(parents=True, exist_ok=True)
     with _taken(out):
-        finished = {step.name for step in wanted if is_done(out, step, prints[step.name])}
-        skipped, failed = len(finished), {} if retry else failures(out, wanted)
-        to_do = [step for step in wanted if step.name not in finished and step.name not in failed]
+        finished = {step.name for step in asked if is_done(out, step, prints[step.name])}
+        skipped, failed = len(finished), {} if retry else failures(out, asked)
+        to_do = [step for step in asked if step.name not in finished and step.name not in failed]
         pool = _Here(out, prints) if client is None else _There(client, resources, out, prints)
-        with _Shown(len(wanted), skipped, shown=progress) as shown:
+        with _Shown(len(asked), skipped, shown=progress) as shown:
             for name, why in _in_turn(to_do, finished, pool, shown):
                 if why is None:
                     finished.add(name)
                 else:
                     failed[name] = why
                 shown.end(name, len(failed))
-    waiting = tuple(step.name for step in wanted if step.name not in finished and step.name not in failed)
-    return Report(out, len(wanted), len(finished) - skipped, skipped, failed, waiting, time.perf_counter() - begun)
+    waiting = tuple(step.name for step in asked if step.name not in finished and step.name not in failed)
+    return Report(out, len(asked), len(finished) - skipped, skipped, failed, waiting, time.perf_counter() - begun)
 
 
 def status(steps: Sequence[Step], out: str | Path) -> pd.DataFrame:
@@ -185,11 +200,14 @@ def runs(steps: Sequence[Step]) -> list[Step]:
     return [step for step in steps if step.name not in needed]
 
 
-# What is to be done
+def wanted(steps: Sequence[Step], only: str | Sequence[str] | None) -> list[Step]:
+    """Give the steps whose names fit patterns, and all that they need, in an order in which they can be done.
 
-
-def _wanted(steps: Sequence[Step], only: str | Sequence[str] | None) -> list[Step]:
-    """Give the steps that fit a pattern and all that they need, in an order in which they can be done."""
+    Raises
+    ------
+    BadInput
+        As ``run`` does.
+    """
     ordered = in_order(steps)
     if only is None:
         return ordered
@@ -201,6 +219,9 @@ def _wanted(steps: Sequence[Step], only: str | Sequence[str] | None) -> list[Ste
         if step.name in names:
             names.update(step.needs.values())
     return [step for step in ordered if step.name in names]
+
+
+# What is to be done
 
 
 @contextmanager

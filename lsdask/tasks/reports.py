@@ -3,10 +3,15 @@
 from dataclasses import dataclass, field
 from typing import Self
 
+from lsdask import telling
 from lsdask.errors import Unfinished
+from lsdask.tasks.progress import rate
 
 Place = tuple[int, int]
 """A tile's row and column."""
+
+NAMED = 5
+"""Of many tiles that are not done, how many are named."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +73,24 @@ class Report:
     def __str__(self) -> str:
         return " ".join([self._what(), *self._time()])
 
+    def _repr_html_(self) -> str:
+        counts = {"done now": self.done, "done before": self.skipped, "void": self.void, "not done": len(self.failed)}
+        counted = ", ".join(f"{number:,} {name}" for name, number in counts.items() if number)
+        took = [telling.span(self.seconds), rate(self.metrics.get("pixels", 0.0), self.seconds), self._shares()]
+        rows = [("tiles", f"{self.tiles:,}: {counted}"), ("time", "; ".join(filter(None, took)))]
+        if "stored_bytes" in self.metrics:
+            rows.append(("stored", telling.size(self.metrics["stored_bytes"])))
+        rows += [(f"tile {failure.place}", failure.why) for failure in self.failed[:NAMED]]
+        if self.failed:
+            rows.append(("to do", "Run again to do only the tiles that are not done."))
+        return telling.table(self.target, rows)
+
     def _time(self) -> list[str]:
-        shares = ", ".join(f"{name} {share:.0%}" for name, share in self.shares().items())
+        shares = self._shares()
         return [f"Of the time of the tiles: {shares}."] if shares else []
+
+    def _shares(self) -> str:
+        return ", ".join(f"{name} {share:.0%}" for name, share in self.shares().items())
 
     def _what(self) -> str:
         text = f"{self.target}: {self.done} of {self.tiles} tiles in {self.seconds:.1f} s"
@@ -78,6 +98,6 @@ class Report:
         text += f", {self.void} void" if self.void else ""
         if not self.failed:
             return text + "."
-        named = "; ".join(f"tile {failure.place}: {failure.why}" for failure in self.failed[:5])
-        more = f"; and {len(self.failed) - 5} more" if len(self.failed) > 5 else ""
+        named = "; ".join(f"tile {failure.place}: {failure.why}" for failure in self.failed[:NAMED])
+        more = f"; and {len(self.failed) - NAMED} more" if len(self.failed) > NAMED else ""
         return f"{text}. {len(self.failed)} not done ({named}{more}). Run again to do only these."
