@@ -84,6 +84,19 @@ def test_every_tile_comes_once_in_every_way(batch_size):
     assert stream.epoch == 1
 
 
+def test_any_number_of_workers_that_divides_the_lanes_makes_the_same_copies():
+    image, mask = image_and_mask()
+    stream = Copies(image, sampling.grid(image, 32), SOARES, mask=mask, batch_size=5, seed=3, lanes=4)
+    whole = list(stream.batches(1))
+    for workers in (2, 4):
+        parts = [stream.batches(1, 3, worker=worker, workers=workers) for worker in range(workers)]
+        for number, expected in enumerate(whole[3:]):
+            got = next(parts[number % workers])
+            np.testing.assert_array_equal(got.image, expected.image)
+            np.testing.assert_array_equal(got.mask, expected.mask)
+        assert all(next(part, None) is None for part in parts)
+
+
 def test_it_goes_on_and_is_shared_as_other_streams():
     image, mask = image_and_mask()
     tiles = sampling.grid(image, 32)
@@ -102,8 +115,6 @@ def test_it_goes_on_and_is_shared_as_other_streams():
     second.load_state_dict(state)
     for got, expected in zip(list(second), whole[5:], strict=True):
         np.testing.assert_array_equal(got.image, expected.image)
-    lanes = [list(make().batches(0, worker=worker, workers=1)) for worker in (0,)]
-    assert len(lanes[0]) == len(whole)
     parts = [sum(len(batch.image) for batch in make().part(rank, 3)) for rank in range(3)]
     assert sum(parts) == 5 * len(tiles)
     with pytest.raises(BadInput, match="state must be of a stream with changes"):

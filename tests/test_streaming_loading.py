@@ -1,18 +1,21 @@
 """Streams as torch, Lightning, other processes and other machines take them: the same batches in the same order."""
 
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import textwrap
+import threading
 
 import numpy as np
 import pytest
 from images import random_mosaic
 
 from lsdask import sampling, schema, store, streaming
-from lsdask.errors import BadInput
+from lsdask.errors import BadInput, Unreadable
 from lsdask.streaming import MixedStream, TileStream
 
 torch = pytest.importorskip("torch")
@@ -61,16 +64,74 @@ def test_any_number_of_workers_that_divides_the_lanes_gives_the_same_batches(pla
     if not shuffle:
         same(whole, stream_of(places, shuffle=False, buffer=10**6))
     for workers in (1, 2, 4):
-        parts = [iter(stream.batches(3, begin, worker=i, workers=workers)) for i in range(workers)]
-        taken = []
-        while parts:  # in turns, and past those that have ended, as a DataLoader does
-            for part in list(parts):
-                batch = next(part, None)
-                if batch is None:
-                    parts.remove(part)
-                else:
-                    taken.append(batch)
-        same(taken, whole[begin:])
+        same(in_turns(stream, workers, 3, begin), whole[begin:])
+
+
+def in_turns(stream, workers, epoch, begin):
+    """Take the batches of loader workers in turns, and past those that have ended, as a DataLoader does."""
+    parts = [stream.batches(epoch, begin, worker=i, workers=workers) for i in range(workers)]
+    while parts:
+        for part in list(parts):
+            batch = next(part, None)
+            if batch is None:
+                parts.remove(part)
+            else:
+                yield batch
+
+
+def mix_of(places, *, weights=None, lanes=(6, 12), shuffle=True):
+    """Two streams of one store: the tiles of its upper rows, in batches of 10, and those of its lower, of 7."""
+    image, mask = store.open(places[0]), store.open(places[1])
+    tiles = sampling.grid(image, 12, overlap=0.5)
+    halves = tiles[tiles.y < 40], tiles[tiles.y >= 40]
+    options = {"mask": mask, "buffer": 10**6, "shuffle": shuffle}
+    streams = [
+        TileStream(image, half, batch_size=size, lanes=of, seed=size, **options)
+        for half, size, of in zip(halves, (10, 7), lanes)
+    ]
+    return MixedStream(streams, weights=weights, seed=3)
+
+
+@pytest.mark.parametrize("weights", [(1, 1), (2.5, 0.4), (0, 1)])
+@pytest.mark.parametrize("begin", [0, 7])
+def test_any_number_of_workers_gives_the_batches_of_a_mix_in_the_same_order(places, weights, begin):
+    mix = mix_of(places, weights=weights)
+    assert mix.lanes == 6
+    whole = list(mix.batches(3))
+    assert len(whole) == len(mix)
+    for workers in (1, 2, 3, 6):
+        same(in_turns(mix, workers, 3, begin), whole[begin:])
+    with pytest.raises(BadInput, match="4 workers for lanes=6"):
+        next(mix.batches(3, workers=4))
+
+
+def test_a_mix_of_mixes_has_every_tile_once_whoever_reads_it(places):
+    mix = MixedStream([mix_of(places), stream_of(places, lanes=9, batch_size=3, seed=5)])
+    assert mix.lanes == 3
+    tiles = [tile.tobytes() for batch in in_turns(mix, 3, 1, 0) for tile in batch.image]
+    once = [tile.tobytes() for batch in stream_of(places) for tile in batch.image]
+    assert sorted(tiles) == sorted(2 * once)
+    assert len(set(once)) == len(once)
+
+
+def test_a_mix_says_which_tiles_are_in_a_batch(places):
+    mix = mix_of(places, weights=(1.5, 1))
+    image = store.open(places[0]).values
+    for number, batch in enumerate(mix.batches(2)):
+        found = re.findall(r"\(y=(\d+), x=(\d+)\)", mix.where(number, 2))
+        assert len(found) == min(8, len(batch.image))
+        for (y, x), tile in zip(found, batch.image):
+            window = slice(int(y), int(y) + 12), slice(int(x), int(x) + 12)
+            np.testing.assert_array_equal(tile, image[:, *window])
+
+
+def test_leaving_a_mix_stops_its_threads(places):
+    before = threading.active_count()
+    coming = mix_of(places).batches(0)
+    next(coming)
+    assert threading.active_count() > before
+    coming.close()
+    assert threading.active_count() == before
 
 
 def test_lanes_share_the_reading_and_the_buffer():
@@ -179,9 +240,10 @@ def test_loader_workers_take_the_same_batches_in_the_same_order_and_the_epoch_th
 
 
 @pytest.mark.slow
-def test_other_processes_make_the_same_batches_go_on_in_the_middle_and_tell_what_fails(places):
-    for masked, workers in ((True, 2), (False, 1)):
-        stream = stream_of(places, lanes=2, masked=masked)
+def test_other_processes_make_the_same_batches_and_go_on_in_the_middle(places):
+    makers = (lambda: mix_of(places, lanes=(2, 4)), 2), (lambda: stream_of(places, masked=False), 1)
+    for make, workers in makers:
+        stream = make()
         processes = stream.in_processes(workers)
         assert (len(processes), processes.bands, processes.nodata) == (len(stream), stream.bands, stream.nodata)
         next(iter(processes))  # leaving an epoch
@@ -192,12 +254,25 @@ def test_other_processes_make_the_same_batches_go_on_in_the_middle_and_tell_what
             next(begun)
         state = processes.state_dict()
         rest = list(begun)
-        again = stream_of(places, lanes=2, masked=masked)
+        again = make()
         again.load_state_dict(state)
         same(rest, again)
         processes.load_state_dict(state)
         same(processes, rest)
         assert processes.where(3, 1) == stream.where(3, 1)
+
+
+@pytest.mark.slow
+def test_what_another_process_cannot_read_is_named_and_once_it_is_back_it_goes_on(places, tmp_path):
+    path = shutil.copytree(places[0], tmp_path / "image.zarr")
+    processes = stream_of((str(path), places[1]), lanes=2).in_processes(2)
+    shard = next(path.glob("*/c/0/1/1"))
+    aside = shard.rename(tmp_path / "aside")
+    with pytest.raises(Unreadable, match=r"object \(1, 1\) was there and is gone"):
+        list(processes)
+    aside.rename(shard)
+    processes.set_epoch(0)
+    same(processes, stream_of(places, lanes=2))
 
 
 # Ranks, each with workers: real processes that talk to each other

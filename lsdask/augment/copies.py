@@ -1,6 +1,7 @@
 """Tiles that come several times an epoch, each time turned or mirrored in another fixed way."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import closing
 from copy import copy
 from dataclasses import astuple
 from typing import Any, Self
@@ -12,7 +13,7 @@ import xarray as xr
 
 from lsdask.augment.fixed import Change, fixed_block
 from lsdask.errors import BadInput, sentence
-from lsdask.streaming import Batch, Stream, TileStream, floats_block
+from lsdask.streaming import Batch, Batches, Stream, TileStream, floats_block
 
 
 class Copies(Stream):
@@ -41,18 +42,16 @@ class Copies(Stream):
         self.changes, self._tiles = tuple(changes), len(tiles)
         self._stream = TileStream(image, pd.concat([tiles] * len(changes), ignore_index=True), **options)
         self.bands, self.masked, self.dtype = self._stream.bands, self._stream.masked, np.dtype("float32")
-        self.nodata = float("nan")
+        self.nodata, self.lanes = float("nan"), self._stream.lanes
 
     def __len__(self) -> int:
         return len(self._stream)
 
-    def batches(self, epoch: int, begin: int = 0, *, worker: int = 0, workers: int = 1) -> Iterator[Batch]:
-        source = self._stream.batches(epoch, begin, worker=worker, workers=workers)
-        try:
-            for number, batch in enumerate(source):
-                yield self._changed(batch, self._stream.rows(begin + worker + number * workers, epoch))
-        finally:
-            source.close()  # type: ignore[attr-defined]
+    def batches(self, epoch: int, begin: int = 0, *, worker: int = 0, workers: int = 1) -> Batches:
+        rows = self._stream.rows(epoch)[begin + worker :: workers]
+        with closing(self._stream.batches(epoch, begin, worker=worker, workers=workers)) as source:
+            for batch, mine in zip(source, rows):
+                yield self._changed(batch, mine)
 
     def where(self, batch: int, epoch: int | None = None) -> str:
         return self._stream.where(batch, self.epoch if epoch is None else epoch)

@@ -18,7 +18,7 @@ taken as torch tensors (``stream.torch()``), on a device (``stream.on(device)``)
 
 from lsdask.streaming.epochs import Stream, data_module
 from lsdask.streaming.folders import stack
-from lsdask.streaming.holding import Batch
+from lsdask.streaming.holding import Batch, Batches
 from lsdask.streaming.mixed import MixedStream
 from lsdask.streaming.planning import Layout, Plan
 from lsdask.streaming.reading import floats_block
@@ -27,6 +27,7 @@ from lsdask.streaming.tiles import MIB, TileStream
 __all__ = [
     "MIB",
     "Batch",
+    "Batches",
     "Layout",
     "MixedStream",
     "Plan",

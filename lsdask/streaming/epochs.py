@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from lsdask.errors import BadInput, sentence
-from lsdask.streaming.holding import Batch
+from lsdask.streaming.holding import Batch, Batches
 
 
 class Stream(ABC):
@@ -49,7 +49,7 @@ class Stream(ABC):
         """Batches an epoch."""
 
     @abstractmethod
-    def batches(self, epoch: int, begin: int = 0, *, worker: int = 0, workers: int = 1) -> Iterator[Batch]:
+    def batches(self, epoch: int, begin: int = 0, *, worker: int = 0, workers: int = 1) -> Batches:
         """Give an epoch's batches from the ``begin``-th on: every ``workers``-th, from its ``worker``-th.
 
         This changes nothing in the stream. Iterate over the stream itself for one epoch after the other.
@@ -85,7 +85,7 @@ class Stream(ABC):
             do = "Pass multiprocessing_context='spawn' or 'forkserver' to the DataLoader"
             raise BadInput(sentence("a stream", "not be used in a forked process, where Zarr may hang", "a fork", do))
         self._given, self._skip, last = self._skip, 0, len(self)
-        with closing(self.batches(self.epoch, self._given)) as coming:  # type: ignore[type-var]  # a generator
+        with closing(self.batches(self.epoch, self._given)) as coming:
             for item in through(coming):
                 self._given += 1
                 if self._given == last:  # now, as Lightning asks for no more than len() says

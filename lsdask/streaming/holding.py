@@ -1,7 +1,7 @@
 """Pixels at hand: held while tiles need them, and cut into batches ahead of time."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -22,6 +22,10 @@ class Batch(NamedTuple):
 
     image: np.ndarray
     mask: np.ndarray | None
+
+
+Batches = Generator[Batch, None, None]
+"""Gives batches, and is closed by who needs no more of them: what reads ahead then stops."""
 
 
 class Held:
@@ -84,7 +88,7 @@ def _empty(like: Batch, lead: tuple[int, ...], side: tuple[int, int]) -> Batch:
     return Batch(image, None if like.mask is None else np.empty((*lead, *side), like.mask.dtype))
 
 
-def prepared(batches: Iterator[Batch], ahead: int) -> Iterator[Batch]:
+def prepared(batches: Batches, ahead: int) -> Batches:
     """Give what an iterator gives, got by a thread that is at most so many items ahead."""
     if not ahead:
         yield from batches
@@ -100,4 +104,4 @@ def prepared(batches: Iterator[Batch], ahead: int) -> Iterator[Batch]:
             yield batch
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-        batches.close()  # type: ignore[attr-defined]
+        batches.close()

@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from lsdask.streaming.epochs import Stream
-from lsdask.streaming.holding import Batch
+from lsdask.streaming.holding import Batch, Batches
 from lsdask.streaming.reading import floats_block
 
 SMALL = ("uint8", "int8", "uint16", "int16", "float32")
@@ -154,7 +154,7 @@ class Processes(Stream):
     def __len__(self) -> int:
         return len(self.stream)
 
-    def batches(self, epoch: int, begin: int = 0, *, worker: int = 0, workers: int = 1) -> Iterator[Batch]:
+    def batches(self, epoch: int, begin: int = 0, *, worker: int = 0, workers: int = 1) -> Batches:
         self.check_workers(workers)
         self._dataset.begin(epoch, begin)
         for item in self._loader:

@@ -1,15 +1,17 @@
 """Several streams as one."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import closing
 from copy import copy
-from itertools import count
+from itertools import islice
+from math import gcd
 from typing import Any, Self
 
 import numpy as np
 
 from lsdask.errors import BadInput, sentence
 from lsdask.streaming.epochs import Stream
-from lsdask.streaming.holding import Batch
+from lsdask.streaming.holding import Batches
 
 
 class MixedStream(Stream):
@@ -30,6 +32,8 @@ class MixedStream(Stream):
     epoch : int
     bands, nodata, dtype
         As of the streams.
+    lanes : int
+        The greatest number that divides the lanes of each stream, so that loader workers can share all of them.
 
     Raises
     ------
@@ -53,29 +57,27 @@ class MixedStream(Stream):
             raise BadInput(sentence("streams", "all have a mask or none", "some with and some without"))
         self.streams, self.weights, self.seed = list(streams), weights, seed
         self.bands, self.nodata, self.dtype = streams[0].bands, streams[0].nodata, streams[0].dtype
-        self.masked = streams[0].masked
+        self.masked, self.lanes = streams[0].masked, gcd(*(stream.lanes for stream in streams))
 
     def __len__(self) -> int:
         return sum(self._counts)
 
-    def batches(self, epoch: int, begin: int = 0, *, worker: int = 0, workers: int = 1) -> Iterator[Batch]:
+    def batches(self, epoch: int, begin: int = 0, *, worker: int = 0, workers: int = 1) -> Batches:
         self.check_workers(workers)
-        turns = self._turns(epoch)
-        past = np.bincount(turns[:begin], minlength=len(self.streams)).tolist()
-        sources = [self._of(i, epoch, done) for i, done in enumerate(past)]
+        order = self._order(epoch)
+        mine = np.arange(begin + worker, len(order), workers)
+        flow = mine % self.lanes * len(self.streams) + order[mine, 0]
+        flows = {each: self._flow(order[mine[flow == each]]) for each in np.unique(flow).tolist()}
         try:
-            for turn in turns[begin:].tolist():
-                yield next(sources[turn])
+            for each in flow.tolist():
+                yield next(flows[each])
         finally:
-            for source in sources:
-                source.close()  # type: ignore[attr-defined]
+            for batches in flows.values():
+                batches.close()
 
     def where(self, batch: int, epoch: int | None = None) -> str:
-        epoch = self.epoch if epoch is None else epoch
-        turns = self._turns(epoch)
-        i = int(turns[batch])
-        own, begin = self._own(i, epoch, int((turns[:batch] == i).sum()))
-        return f"{self.streams[i].where(begin, own)} of stream {i}"
+        i, own, place = self._order(self.epoch if epoch is None else epoch)[batch].tolist()
+        return f"{self.streams[i].where(place, own)} of stream {i}"
 
     def part(self, rank: int, world: int, *, drop_last: bool = False) -> Self:
         other = copy(self)
@@ -92,18 +94,35 @@ class MixedStream(Stream):
         """Batches of each stream in an epoch."""
         return [round(weight * len(stream)) for weight, stream in zip(self.weights, self.streams)]
 
-    def _turns(self, epoch: int) -> np.ndarray:
-        """Say for each batch of an epoch which stream it is of."""
-        turns = np.repeat(np.arange(len(self.streams)), self._counts)
-        return np.random.default_rng([self.seed, epoch]).permutation(turns)
+    def _order(self, epoch: int) -> np.ndarray:
+        """Give each batch's stream, the stream's own epoch, and the place in that: (batch, 3) int64.
 
-    def _own(self, i: int, epoch: int, begin: int) -> tuple[int, int]:
-        """Give a stream's own epoch, and place in it, for its ``begin``-th batch in an epoch of the mix."""
-        each = max(len(self.streams[i]), 1)
-        return epoch * -(-self._counts[i] // each) + begin // each, begin % each
+        Batches listed stream by stream are dealt to the lanes in turn, so that a lane has every so-many-th of each
+        epoch of a stream, in its order: what one loader worker can read. In a lane streams take turns at random.
+        """
+        listed = self._listed(epoch)
+        order = np.empty_like(listed)
+        for lane in range(self.lanes):
+            part = listed[lane :: self.lanes]
+            turns = np.random.default_rng([self.seed, epoch, lane]).permutation(part[:, 0])
+            mixed = np.empty_like(part)
+            mixed[np.argsort(turns, kind="stable")] = part
+            order[lane :: self.lanes] = mixed
+        return order
 
-    def _of(self, i: int, epoch: int, begin: int) -> Iterator[Batch]:
-        """Give a stream's batches from its ``begin``-th of this epoch on, for as many of its own as it takes."""
-        own, begin = self._own(i, epoch, begin)
-        for further in count(own):
-            yield from self.streams[i].batches(further, begin if further == own else 0)
+    def _listed(self, epoch: int) -> np.ndarray:
+        """Give an epoch's batches as ``_order`` does, but stream by stream."""
+        parts = []
+        for i, (stream, count) in enumerate(zip(self.streams, self._counts)):
+            each = max(len(stream), 1)
+            own, place = np.divmod(np.arange(count), each)
+            parts.append(np.stack([np.full(count, i), epoch * -(-count // each) + own, place], axis=1))
+        return np.concatenate(parts)
+
+    def _flow(self, order: np.ndarray) -> Batches:
+        """Give these batches, which are of one stream and lane: rows of ``_order``."""
+        for own in np.unique(order[:, 1]).tolist():
+            rows = order[order[:, 1] == own]
+            i, _, first = rows[0].tolist()
+            with closing(self.streams[i].batches(own, first, workers=self.lanes)) as coming:
+                yield from islice(coming, len(rows))

@@ -130,10 +130,13 @@ class Order:
         order, bounds = order[bounds[skip] :], bounds[skip:] - bounds[skip]
         return planning.schedule(order, bounds, pieces, homes, places, self.layout)
 
-    def rows(self, batch: int, epoch: int) -> np.ndarray:
-        """Give the rows of the tile index in a batch, in their order."""
-        plan = self.plan(epoch, batch % self.lanes)
-        return plan.order[plan.bounds[batch // self.lanes] : plan.bounds[batch // self.lanes + 1]]
+    def rows(self, epoch: int) -> list[np.ndarray]:
+        """Give the rows of the tile index in each batch of an epoch."""
+        batches: list[np.ndarray] = [np.empty(0, dtype="int64")] * len(self)
+        for lane in range(self.lanes):
+            plan = self.plan(epoch, lane)
+            batches[lane :: self.lanes] = np.split(plan.order, plan.bounds[1:-1])[: len(plan.bounds) - 1]
+        return batches
 
     def _share(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Take this rank's share of rows that are in the order of their reads, and cut it into batches."""

@@ -16,7 +16,7 @@ from lsdask.errors import BadInput, sentence
 from lsdask.streaming import folders, patches, planning
 from lsdask.streaming.epochs import Stream
 from lsdask.streaming.feeding import Begin, reads
-from lsdask.streaming.holding import Batch, Held, prepared
+from lsdask.streaming.holding import Batch, Batches, Held, prepared
 from lsdask.streaming.ordering import Order, Windows, check_counts, windows_of
 from lsdask.streaming.planning import Layout, Plan
 from lsdask.streaming.reading import source_of
@@ -219,7 +219,7 @@ class TileStream(Stream):
     def __len__(self) -> int:
         return len(self._order)
 
-    def batches(self, epoch: int, begin: int = 0, *, worker: int = 0, workers: int = 1) -> Iterator[Batch]:
+    def batches(self, epoch: int, begin: int = 0, *, worker: int = 0, workers: int = 1) -> Batches:
         self.check_workers(workers)
         return prepared(self._batches(epoch, self._order.turns(begin, worker, workers), begin), self.prefetch)
 
@@ -231,12 +231,12 @@ class TileStream(Stream):
         other.set_epoch(0)
         return other
 
-    def rows(self, batch: int, epoch: int | None = None) -> np.ndarray:
-        """Give the rows of the tile index in a batch, of the current epoch by default, in their order."""
-        return self._order.rows(batch, self.epoch if epoch is None else epoch)
+    def rows(self, epoch: int | None = None) -> list[np.ndarray]:
+        """Give the rows of the tile index in each batch of an epoch, the current one by default, in their order."""
+        return self._order.rows(self.epoch if epoch is None else epoch)
 
     def where(self, batch: int, epoch: int | None = None) -> str:
-        named = [self._order.windows.name(row) for row in self.rows(batch, epoch).tolist()]
+        named = [self._order.windows.name(row) for row in self.rows(epoch)[batch].tolist()]
         return f"tiles {', '.join(named[:8])}{' ...' if len(named) > 8 else ''}"
 
     def plan(self, epoch: int | None = None, lane: int = 0) -> Plan:
@@ -275,7 +275,7 @@ class TileStream(Stream):
             do = f"Pass buffer={needs}, or shuffle=True, or tiles sorted by y and x"
             raise BadInput(sentence("buffer", "hold what the table's order needs", f"buffer={self.buffer}", do))
 
-    def _batches(self, epoch: int, lanes: Mapping[int, int], begin: int) -> Iterator[Batch]:
+    def _batches(self, epoch: int, lanes: Mapping[int, int], begin: int) -> Batches:
         """Read ahead, and take a batch of each lane in turn."""
         plans = {lane: self._order.plan(epoch, lane, skip) for lane, skip in lanes.items()}
         self._check_fits(plans.values())
