@@ -9,7 +9,7 @@ import xarray as xr
 
 from lsdask import models, mosaic, sampling, scenes, schema, store
 from lsdask.errors import BadInput
-from lsdask.recipes import grid, papers, soares2020
+from lsdask.recipes import cost, grid, papers, soares2020
 from lsdask.recipes.tables import published
 
 
@@ -89,6 +89,13 @@ def test_all_of_it_at_the_smallest_scale(tmp_path):
     table2 = pd.read_csv(out / "tables" / "table2.csv")
     assert table2[table2.dataset == "RapidEye"]["Random_paper"].tolist() == [1740, 2368]
     assert (out / "report.html").read_text().count('src="data:image/svg+xml') == 6
+    steps = soares2020.steps(tmp_path, scale="tiny")
+    written = sorted((path, path.stat().st_mtime_ns) for path in out.rglob("*"))
+    plan = cost.plan(steps, out, soares2020.loads).set_index("name").loc[frame["name"]]
+    assert sorted((path, path.stat().st_mtime_ns) for path in out.rglob("*")) == written
+    assert (plan["state"] == "done").all()
+    assert 1 / 3 < plan["hours"].sum() / (frame["minutes"].sum() / 60) < 3
+    assert (plan["took"] * 60 > frame["minutes"].to_numpy()).all()  # with maps and all
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """The command that runs the experiments of a paper."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,10 +12,13 @@ from lsdask.cli.app import Scheduler, Workers, app, client_of, console, finish
 if TYPE_CHECKING:
     import pandas as pd
 
+    from lsdask.recipes.papers import Recipe
+    from lsdask.recipes.steps import Step
+
 
 @app.command()
 def reproduce(
-    paper: Annotated[str, typer.Argument(help="oak2024 ...", show_default=False)],
+    paper: Annotated[str, typer.Argument(help="garcia2022, soares2020 ...", show_default=False)],
     data: Annotated[Path, typer.Option(help="Your scenes and inventory; each paper's page says how they lie.")],
     out: Annotated[Path, typer.Option(help="Where everything is written. Run again to do what is not done.")],
     scale: Annotated[str, typer.Option(help="full as the paper, small for hours, tiny for minutes.")] = "full",
@@ -23,7 +27,7 @@ def reproduce(
         list[str] | None, typer.Option("--set", help="A choice of the recipe: weights=none, frozen=no, split=random.")
     ] = None,
     retry: Annotated[bool, typer.Option(help="Also do what failed before.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the steps and how far they are; do none.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the steps and what they cost; do none.")] = False,
     seed: Annotated[int, typer.Option(help="Of every draw.")] = 0,
     workers: Workers = 0,
     scheduler: Scheduler = None,
@@ -36,8 +40,7 @@ def reproduce(
     steps = recipe.steps(data, scale=scale, seed=seed, **options)
     patterns = None if only is None else [part.strip() for part in only.split(",")]
     if dry_run:
-        _show(f"{paper} at scale {scale}", grid.status(steps, out).drop(columns="why"))
-        console.print(f"{len(steps)} steps, {len(grid.runs(steps))} of them runs", highlight=False)
+        _tell(f"{paper} at scale {scale}", recipe, grid.wanted(steps, patterns), out, workers)
         return
     with client_of(workers, scheduler) as client:
         report = papers.reproduce(
@@ -50,6 +53,25 @@ def reproduce(
         console.print(f"- {note}", highlight=False)
     console.print(f"Report: {out / 'report.html'}", highlight=False)
     finish(report)
+
+
+def _tell(title: str, recipe: "Recipe", steps: "list[Step]", out: Path, workers: int) -> None:
+    """Print the grid and what it costs."""
+    from lsdask.recipes import cost, grid
+
+    with console.status("Timing a few training steps of each network"):
+        frame = cost.plan(steps, out, recipe.loads, threads=1 if workers else None)
+    _show(title, frame)
+    done = frame["state"] == "done"
+    console.print(f"{len(steps)} steps, {len(grid.runs(steps))} of them runs; {done.sum()} done.", highlight=False)
+    left = frame["hours"].where(~done, 0).fillna(0)
+    alone = f"{frame['hours'].sum():.3g} h of training at most, {left.sum():.3g} h of them to do"
+    workers = min(workers, os.cpu_count() or 1)
+    shared = cost.makespan(steps, dict(zip(frame["name"], left)), workers) if workers else left.sum()
+    together = (
+        f" on one thread; {shared:.3g} h with {workers} workers at once." if workers else ", one after the other."
+    )
+    console.print(f"{alone}{together} {cost.HOW}", highlight=False)
 
 
 def _show(title: str, frame: "pd.DataFrame") -> None:

@@ -4,7 +4,7 @@ Departures, all for the better or for want of a word in the paper, are in ``NOTE
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from lsdask import evaluate, models, statistics, streaming
 from lsdask.errors import BadInput, NotFound, sentence
 from lsdask.recipes import grid
 from lsdask.recipes import tables as published
+from lsdask.recipes.cost import Load
 from lsdask.recipes.learning import learnt
 from lsdask.recipes.steps import Step
 from lsdask.report import charts, experiments
@@ -100,16 +101,41 @@ def steps(
     return [Step("shared/split", split, {**shared, "seed": seed}), *runs]
 
 
+def loads(steps: Sequence[Step], found: Mapping[str, Mapping[str, Any]]) -> dict[str, Load]:
+    """Say what steps train."""
+    spec = steps[0].spec
+    parts = parts_of(len(folders.pairs(spec["images"], spec["masks"])[0]))
+    return {step.name: _load(step.spec, parts) for step in steps if "network" in step.spec}
+
+
+def _load(spec: Mapping[str, Any], parts: Mapping[str, int]) -> Load:
+    network = {"name": NETWORKS[spec["network"]], "bands": 3, "encoder": spec["encoder"]}
+    return Load(network, "bce", spec["size"], spec["batch"], parts["train"], parts["valid"], spec["epochs"])
+
+
+def parts_of(pictures: int) -> dict[str, int]:
+    """Say how many pictures test, validate and train.
+
+    Examples
+    --------
+    >>> parts_of(770)
+    {'test': 80, 'valid': 69, 'train': 621}
+    """
+    tests = max(1, round(TEST_SHARE * pictures))
+    valid = max(1, round(VALID_SHARE * (pictures - tests)))
+    return {"test": tests, "valid": valid, "train": pictures - tests - valid}
+
+
 def split(folder: Path, spec: dict[str, Any], inputs: Mapping[str, Path]) -> dict[str, Any]:
     """Deal pictures to training, validation and test, and measure the bands of those to train on."""
     files, _ = folders.pairs(spec["images"], spec["masks"])
     order = np.random.default_rng(spec["seed"]).permutation(len(files))
-    tests = max(1, round(TEST_SHARE * len(files)))
-    valid = max(1, round(VALID_SHARE * (len(files) - tests)))
-    if len(files) < tests + valid + 1:
+    sizes = parts_of(len(files))
+    if sizes["train"] < 1:
         raise BadInput(sentence("data", "hold at least 3 pictures", f"{len(files)} in {spec['images']}"))
     names = np.array([file.name for file in files])
-    parts = {"test": order[:tests], "valid": order[tests : tests + valid], "train": order[tests + valid :]}
+    cuts = np.cumsum(list(sizes.values()))[:-1]
+    parts = dict(zip(sizes, np.split(order, cuts)))
     for name, rows in parts.items():
         (folder / f"{name}.txt").write_text("\n".join(names[np.sort(rows)]) + "\n")
     train = [files[row] for row in np.sort(parts["train"])]

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from lsdask.errors import BadInput, sentence
 from lsdask.recipes import grid, tables
+from lsdask.recipes.cost import Load
 from lsdask.recipes.steps import Step
 from lsdask.report import experiments
 
@@ -39,6 +40,9 @@ class Recipe(Protocol):
 
     def steps(self, data: str | Path, *, scale: str, seed: int, **options: Any) -> list[Step]:
         """Plan the runs on a folder of data."""
+
+    def loads(self, steps: Sequence[Step], found: Mapping[str, Mapping[str, Any]]) -> dict[str, Load]:
+        """Say what steps train, given the results of those that are done."""
 
     def tables(self, frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
         """Lay results out as the paper does, its numbers beside them."""

@@ -4,7 +4,7 @@ Six encoders learn to tell the cluster of a tile, one for each k. Three networks
 random weights, and learn two sets of landslide tiles: 36 runs as the paper proposes, and 6 of the standard kind.
 """
 
-from lsdask.recipes.garcia2022.plan import NOTES, SCALES, TITLE, steps
+from lsdask.recipes.garcia2022.plan import NOTES, SCALES, TITLE, loads, steps
 from lsdask.recipes.garcia2022.results import ABOUT, cards, lead, tables
 
-__all__ = ["ABOUT", "NOTES", "SCALES", "TITLE", "cards", "lead", "steps", "tables"]
+__all__ = ["ABOUT", "NOTES", "SCALES", "TITLE", "cards", "lead", "loads", "steps", "tables"]

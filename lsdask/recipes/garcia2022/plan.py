@@ -1,10 +1,13 @@
 """The steps: a scene, its clusters and its tiles; an encoder for each k; 42 runs."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lsdask.errors import BadInput, sentence
+from lsdask.models.architectures import CLASSIFIER
 from lsdask.recipes import folders
+from lsdask.recipes.cost import Load
 from lsdask.recipes.garcia2022 import work
 from lsdask.recipes.steps import Step
 
@@ -21,6 +24,9 @@ COPIES = {"LD30": 30, "LD50": 50}
 TILE, TEST_SIDE = 32, 1471
 """Sides of a tile, and of the area clipped out for the test, in pixels."""
 
+BANDS, TILES, POSITIVES = 4, 202_920, 365
+"""Of the paper's scene: its bands, its tiles, and those with landslides."""
+
 SCALES: dict[str, dict[str, Any]] = {
     "full": {
         "clusters": CLUSTERS, "encoder": "densenet121", "positives": None, "per_cluster": None,
@@ -28,7 +34,7 @@ SCALES: dict[str, dict[str, Any]] = {
     },
     "small": {
         "clusters": CLUSTERS, "encoder": "resnet18", "positives": 60, "per_cluster": 200,
-        "pretrain_epochs": 4, "epochs": 4, "patience": 2, "batch": 32, "test_side": 512,
+        "pretrain_epochs": 4, "epochs": 2, "patience": 2, "batch": 32, "test_side": 512,
     },
     "tiny": {
         "clusters": (2, 4), "encoder": "resnet18", "positives": 6, "per_cluster": 16,
@@ -127,3 +133,23 @@ def steps(data: str | Path, *, scale: str = "full", frozen: bool = True, seed: i
         for name, network in NETWORKS.items()
     ]
     return [*shared, *learnt, *runs]
+
+
+def loads(steps: Sequence[Step], found: Mapping[str, Mapping[str, Any]]) -> dict[str, Load]:
+    """Say what steps train; as long as no tiles are cut, of the paper's numbers of them."""
+    most = next((step.spec["positives"] for step in steps if step.name == "shared/tiles"), None)
+    known = found.get("shared/tiles", {"train": TILES, "positive": most or POSITIVES})
+    return {step.name: _load(step.spec, known) for step in steps if not step.name.startswith("shared/")}
+
+
+def _load(spec: Mapping[str, Any], cut: Mapping[str, Any]) -> Load:
+    if "k" in spec:
+        most = cut["train"] if spec["per_cluster"] is None else min(cut["train"], spec["k"] * spec["per_cluster"])
+        # the time does not depend on k, so one network is timed for all
+        network = {"name": CLASSIFIER, "bands": BANDS, "classes": max(CLUSTERS), "encoder": spec["encoder"]}
+        return Load(network, "bce", TILE, spec["batch"], round(0.95 * most), round(0.05 * most), spec["epochs"])
+    network = {"name": spec["network"], "bands": BANDS, "encoder": spec["encoder"], "freeze_encoder": spec["frozen"]}
+    train = round(0.8 * cut["positive"])
+    return Load(
+        network, "bce_jaccard", TILE, spec["batch"], train * spec["copies"], cut["positive"] - train, spec["epochs"]
+    )

@@ -1,13 +1,17 @@
 """The steps: a scene, its tiles for each sampling and size, and the runs."""
 
+from collections.abc import Mapping, Sequence
 from itertools import product
+from math import ceil
 from pathlib import Path
 from typing import Any
 
 from lsdask.errors import BadInput, sentence
 from lsdask.recipes import folders
+from lsdask.recipes.cost import Load
 from lsdask.recipes.soares2020 import work
 from lsdask.recipes.steps import Step
+from lsdask.recipes.tables import published
 
 TITLE = "Sampling, tile size and heights for a small U-Net (Soares et al. 2020)"
 
@@ -19,6 +23,9 @@ SAMPLINGS = ("Regular", "Random")
 
 SIDE = 1024
 """Of a test area, in pixels: 26.2144 km2 at 5 m."""
+
+BANDS = 6
+"""Of the paper's images, with heights."""
 
 Setting = tuple[int, int, int]
 """Side of a tile, filters of the first level, tiles a batch."""
@@ -111,3 +118,25 @@ def steps(data: str | Path, *, scale: str = "full", split: str = "blocks", seed:
         for side, filters, batch in size["settings"]
     ]  # fmt: skip
     return [*shared, *cut, *runs]
+
+
+def loads(steps: Sequence[Step], found: Mapping[str, Mapping[str, Any]]) -> dict[str, Load]:
+    """Say what steps train; as long as no tiles are cut, of the paper's numbers of them."""
+    cut = {step.name: _cut(step.spec, found.get(step.name)) for step in steps if step.name.startswith("tiles/")}
+    return {step.name: _load(step.spec, *cut[step.needs["tiles"]]) for step in steps if "tiles" in step.needs}
+
+
+def _cut(spec: Mapping[str, Any], known: Mapping[str, Any] | None) -> tuple[int, int]:
+    """Give the tiles to learn from and to judge by."""
+    if known is not None:
+        return known["train"], known["positive"] - known["train"]
+    printed = published("soares2020_samples").set_index("size_px")[f"{spec['sampling'].lower()}_sampling"]
+    positive = spec["most"] or int(printed[spec["size"]].iloc[0])  # of the set whose tiles are not copied
+    return positive - ceil(0.3 * positive), ceil(0.3 * positive)
+
+
+def _load(spec: Mapping[str, Any], train: int, judged: int) -> Load:
+    # a band less makes no difference in time, so one network is timed for both
+    network = {"name": "soares_unet", "bands": BANDS, "filters": spec["filters"]}
+    copies = 4 if spec["copies"] else 1
+    return Load(network, "bce", spec["size_px"], spec["batch"], copies * train, judged, spec["epochs"])
