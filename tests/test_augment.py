@@ -71,13 +71,19 @@ def test_all_eight_symmetries_come_about_equally_often():
     assert len(np.unique(oblong[:, 0].reshape(800, 6).numpy(), axis=0)) == 4
 
 
-@given(st.integers(0, 99), st.floats(-180, 180), st.floats(0.5, 2))
-def test_a_free_turn_takes_the_label_of_the_pixel_it_takes(seed, degrees, scale):
+def affine(image, mask, degrees, scale, lean):
+    """Change a tile as ``affine_block`` does, by numbers."""
+    angle, factor, shear = (torch.tensor([float(value)]) for value in (np.radians(degrees), scale, np.radians(lean)))
+    return affine_block(image, mask, angle, factor, shear)
+
+
+@given(st.integers(0, 99), st.floats(-180, 180), st.floats(0.5, 2), st.floats(-45, 45))
+def test_a_free_turn_takes_the_label_of_the_pixel_it_takes(seed, degrees, scale, lean):
     image, mask = batch(seed, n=1)
     mask = mask[:, ::4, ::4].repeat_interleave(4, 1).repeat_interleave(4, 2)
     image[:, 0] = torch.where(mask == 255, torch.tensor(float("nan")), torch.tensor(1.0))
     image[:, 1] = mask
-    moved, labels = affine_block(image, mask, torch.tensor([np.radians(degrees)]).float(), torch.tensor([scale]))
+    moved, labels = affine(image, mask, degrees, scale, lean)
     pure = ~torch.isnan(moved[:, 1]) & ((moved[:, 1] - moved[:, 1].round()).abs() < 1e-6)
     # Where all four neighbours have one label, the nearest has it too.
     agree = (moved[:, 1].round() == labels.float()) | ~torch.isin(moved[:, 1].round(), torch.tensor([0.0, 1.0]))
@@ -87,28 +93,56 @@ def test_a_free_turn_takes_the_label_of_the_pixel_it_takes(seed, degrees, scale)
     assert (labels[~void & ~torch.isnan(moved[:, 1])] != 255).all()
 
 
-@pytest.mark.parametrize("degrees", [17.0, -60.0])
-@pytest.mark.parametrize("shape", [(21, 21), (15, 27)])
-def test_a_free_turn_is_scipy_s(degrees, shape):
-    field = np.random.default_rng(0).normal(size=shape).astype("float32")
-    turn = np.radians(degrees)
-    matrix = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
+@given(st.sampled_from([(21, 21), (15, 27), (26, 14)]), st.floats(-180, 180), st.floats(0.6, 1.6), st.floats(-45, 45))
+def test_a_free_change_of_image_and_mask_is_scipy_s(shape, degrees, scale, lean):
+    rng = np.random.default_rng(0)
+    field, truth = rng.normal(size=shape).astype("float32"), rng.integers(0, 3, shape).astype("uint8")
+    # Counterclockwise as one looks at it, y down: where a pixel of the result comes from, as (y, x).
+    turn, slide = np.radians(degrees), np.tan(np.radians(lean))
+    turned = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]]) / scale
+    matrix = turned @ np.array([[1, 0], [slide, 1]])
     centre = (np.array(shape) - 1) / 2
-    for sign in (1, -1):
-        expected = ndimage.affine_transform(
-            field, matrix, offset=centre - matrix @ centre, order=1, mode="constant", cval=np.nan
-        )
-        got, _ = affine_block(
-            torch.from_numpy(field)[None, None],
-            torch.zeros(1, *shape, dtype=torch.uint8),
-            torch.tensor([sign * turn], dtype=torch.float32),
-            torch.ones(1),
-        )
-        inside = ~np.isnan(expected) & ~np.isnan(got[0, 0].numpy())
-        if np.allclose(got[0, 0].numpy()[inside], expected[inside], atol=1e-3):
-            assert inside.sum() > 0.4 * field.size
-            return
-    pytest.fail("neither way round agrees with scipy")
+    places = np.einsum("ij,jyx->iyx", matrix, np.indices(shape) - centre[:, None, None]) + centre[:, None, None]
+    expected, nearest = (ndimage.map_coordinates(plane, places, order=order, cval=-9, mode="constant")
+                         for plane, order in ((field, 1), (truth.astype("int16"), 0)))  # fmt: skip
+    got, labels = affine(torch.from_numpy(field)[None, None], torch.from_numpy(truth)[None], degrees, scale, lean)
+    within = ((places > 1e-3) & (places < np.array(shape)[:, None, None] - 1 - 1e-3)).all(axis=0)
+    np.testing.assert_allclose(got[0, 0].numpy()[within], expected[within], atol=2e-4)
+    assert within.sum() > 0.2 * field.size
+    sure = within & (np.abs(places % 1 - 0.5) > 1e-3).all(axis=0)  # not half-way between two pixels
+    np.testing.assert_array_equal(labels[0].numpy()[sure], nearest[sure])
+    outside = ((places < -0.51) | (places > np.array(shape)[:, None, None] - 0.49)).any(axis=0)
+    assert np.isnan(got[0, 0].numpy()[outside]).all()
+    assert (labels[0].numpy()[outside] == 255).all()
+
+
+def test_turn_zoom_and_lean_are_drawn_apart_and_evenly_up_to_what_is_asked_for():
+    y, x = np.indices((15, 15)) - 7.0
+    image = torch.from_numpy(np.stack([x, y, x]).astype("float32")).expand(400, 3, 15, 15)
+    how = Augment(flips=False, turns=False, brightness=0, contrast=0, rotate=30, zoom=1.5, shear=20)
+    moved, _ = change(how, image, torch.zeros(400, 15, 15, dtype=torch.uint8))
+    # Where the pixels to the right of the middle and below it come from: the columns of the matrix back.
+    to_x, to_y = ((moved[:, :2, 7 + down, 7 + right]).numpy() for down, right in ((0, 1), (1, 0)))
+    angle, scale = np.degrees(np.arctan2(to_x[:, 1], to_x[:, 0])), 1 / np.hypot(*to_x.T)
+    upright = np.stack([-to_x[:, 1], to_x[:, 0]], axis=1)
+    lean = np.degrees(np.arctan(((to_y - upright) * to_x).sum(1) * scale**2))
+    drawn = np.stack([angle / 30, np.log(scale) / np.log(1.5), lean / 20])
+    assert np.abs(drawn).max() <= 1 + 1e-3
+    np.testing.assert_allclose(
+        np.quantile(drawn, [0.05, 0.5, 0.95], axis=1), [[-0.9] * 3, [0] * 3, [0.9] * 3], atol=0.2
+    )
+    assert np.abs(np.corrcoef(drawn) - np.eye(3)).max() < 0.2
+
+
+def test_a_free_turn_goes_round_as_a_symmetry_does_and_leaning_goes_to_the_right():
+    image, mask = batch(8, n=1, void=0.0)
+    turned, labels = affine(image, mask, 90, 1, 0)
+    torch.testing.assert_close(turned, symmetry_block(image, torch.tensor([1])))
+    assert torch.equal(labels, symmetry_block(mask, torch.tensor([1])))
+    column = torch.zeros(1, 9, 9, dtype=torch.uint8)
+    column[:, :, 4] = 1
+    _, leaning = affine(image[..., :9, :9], column, 0, 1, 45)
+    np.testing.assert_array_equal(leaning[0].numpy() == 1, np.eye(9, dtype=bool)[:, ::-1])
 
 
 @given(st.integers(0, 2**31 - 1))
@@ -173,23 +207,24 @@ ALL = {"brightness": 0.4, "contrast": 0.4, "gamma": 0.4, "sharpness": 0.9, "nois
     seed=st.integers(0, 2**31 - 1),
     rotate=st.sampled_from([0.0, 25.0, 180.0]),
     zoom=st.sampled_from([1.0, 1.5]),
+    shear=st.sampled_from([0.0, 20.0]),
     flips=st.booleans(),
     turns=st.booleans(),
 )
-def test_the_mask_goes_where_the_image_goes_whatever_is_asked_for(seed, rotate, zoom, flips, turns):
+def test_the_mask_goes_where_the_image_goes_whatever_is_asked_for(seed, rotate, zoom, shear, flips, turns):
     image, _ = batch(seed % 100, side=16, void=0.0)
     # A dem that is the mask, in squares of 8 px, whose middles keep their value when turned.
     mask = torch.randint(0, 2, (6, 2, 2), generator=torch.Generator().manual_seed(seed)).to(torch.uint8)
     mask = mask.repeat_interleave(8, 1).repeat_interleave(8, 2)
     image[:, 1] = mask
-    how = Augment(flips=flips, turns=turns, rotate=rotate, zoom=zoom, groups=((0,), (2,)), **ALL)
+    how = Augment(flips=flips, turns=turns, rotate=rotate, zoom=zoom, shear=shear, groups=((0,), (2,)), **ALL)
     moved, labels = change(how, image, mask, seed)
     heights = moved[:, 1]
     pure = (heights - heights.round()).abs() < 1e-6
     assert torch.equal(heights[pure].round(), labels[pure].float())
     assert ((labels == 255) <= torch.isnan(heights)).all()  # what is unknown came from outside, and is void
     assert pure.float().mean() > 0.15
-    if not rotate and zoom == 1:
+    if not rotate and zoom == 1 and not shear:
         assert pure.all()
 
 
@@ -296,7 +331,16 @@ def test_each_tile_of_a_batch_is_changed_by_its_own():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"rotate": 270}, {"zoom": 0.5}, {"noise": -1}, {"gamma": -1}, {"sharpness": 2.0}, {"drop": 1.0}, {"contrast": 5}],
+    [
+        {"rotate": 270},
+        {"zoom": 0.5},
+        {"shear": 50},
+        {"noise": -1},
+        {"gamma": -1},
+        {"sharpness": 2.0},
+        {"drop": 1.0},
+        {"contrast": 5},
+    ],
 )
 def test_bad_magnitudes_are_named(wrong):
     (name,) = wrong

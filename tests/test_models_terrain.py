@@ -88,7 +88,8 @@ def test_freely_turned_tiles_have_it_but_for_interpolation(degrees):
 
     def turned(plane: np.ndarray) -> np.ndarray:
         image = torch.from_numpy(plane.astype("float32"))[None, None]
-        return affine_block(image, torch.zeros(1, 96, 96, dtype=torch.uint8), turn, torch.ones(1))[0][0, 0].numpy()
+        mask = torch.zeros(1, 96, 96, dtype=torch.uint8)
+        return affine_block(image, mask, turn, torch.ones(1), torch.zeros(1))[0][0, 0].numpy()
 
     moved = turned(ground)
     inside = (slice(24, -24), slice(24, -24))

@@ -35,7 +35,7 @@ class Change:
             image, mask = symmetry_block(image, which), symmetry_block(mask, which)
         else:
             turn = torch.full((len(image),), radians(self.degrees), device=image.device)
-            image, mask = affine_block(image, mask, turn, torch.ones_like(turn))
+            image, mask = affine_block(image, mask, turn, torch.ones_like(turn), torch.zeros_like(turn))
         axes = [axis for axis, mirrored in ((-2, self.down), (-1, self.across)) if mirrored]
         return image.flip(axes), mask.flip(axes)
 

@@ -32,8 +32,8 @@ def symmetry_block(tiles: Tensor, which: Tensor) -> Tensor:
     return found
 
 
-def affine_block(image: Tensor, mask: Tensor, angle: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-    """Turn and enlarge each tile about its centre.
+def affine_block(image: Tensor, mask: Tensor, angle: Tensor, scale: Tensor, shear: Tensor) -> tuple[Tensor, Tensor]:
+    """Turn and enlarge each tile about its centre, then slant it.
 
     Parameters
     ----------
@@ -42,9 +42,11 @@ def affine_block(image: Tensor, mask: Tensor, angle: Tensor, scale: Tensor) -> t
     mask : (n, y, x) uint8 tensor
         By the nearest pixel; 255 outside.
     angle : (n,) tensor
-        Radians.
+        Radians, counterclockwise.
     scale : (n,) tensor
         Above 1 enlarges.
+    shear : (n,) tensor
+        Radians by which columns lean, to the right above 0; rows stay rows.
 
     Returns
     -------
@@ -52,8 +54,11 @@ def affine_block(image: Tensor, mask: Tensor, angle: Tensor, scale: Tensor) -> t
     """
     y, x = image.shape[-2:]
     sine, cosine, none = torch.sin(angle) / scale, torch.cos(angle) / scale, torch.zeros_like(angle)
+    # From a pixel of the result back to its place in the tile: upright, then turned and shrunk.
+    lean = torch.tan(shear)
+    across, down = cosine * lean - sine, sine * lean + cosine
     # The grid runs from -1 to 1 on both axes, so a turn of an oblong tile needs the ratio of its sides.
-    theta = torch.stack([cosine, -sine * y / x, none, sine * x / y, cosine, none], dim=1).view(-1, 2, 3).to(image)
+    theta = torch.stack([cosine, across * y / x, none, sine * x / y, down, none], dim=1).view(-1, 2, 3).to(image)
     places = affine_grid(theta, [len(image), 1, y, x], align_corners=False)
     void = torch.isnan(image)
     filled = torch.where(void, image.new_zeros(()), image)
