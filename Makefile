@@ -4,13 +4,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= demo-out
+TOOLS := slurm-wlm munge openssh-server
 export LSDASK_DATA ?= $(abspath ../shared/data)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format docs wheel lock bench clean
+.PHONY: help setup cluster-tools demo test test-slow lint format docs wheel lock bench clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 # The environment is made again only when the lock or the package's metadata changes.
 $(VENV)/.installed: requirements.lock pyproject.toml
@@ -22,6 +23,10 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	@touch $@
 
 setup: $(VENV)/.installed ## make the environment (.venv)
+
+cluster-tools: ## a SLURM and an SSH server for the tests that start them: Debian's packages, as root
+	@dpkg --status $(TOOLS) >/dev/null 2>&1 || { \
+	apt-get -qq update && DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get -qq install --no-install-recommends $(TOOLS) >/dev/null; }
 
 demo: setup ## scenes in, landslide map and inventory out, in demo-out/
 	$(BIN)/lsdask demo --out $(DEMO)
