@@ -20,7 +20,8 @@ def published(name: str) -> pd.DataFrame:
     Parameters
     ----------
     name : str
-        ``garcia2022``, ``soares2020``, ``soares2020_samples``, ``prakash2021``, ``prakash2021_runs`` or ``oak2024``.
+        ``garcia2022``, ``soares2020``, ``soares2020_samples``, ``soares2020_scores``, ``soares2020_areas``,
+        ``prakash2021``, ``prakash2021_runs`` or ``oak2024``.
 
     Raises
     ------

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from lsdask import evaluate, schema
 from lsdask.report import charts, figures
-from lsdask.report.maps import INK, MUTED, WIDTH
+from lsdask.report.maps import INK, MUTED, QUALITATIVE, WIDTH
 from lsdask.report.markup import card, document, section, table
 
 
@@ -88,6 +88,78 @@ def figure_beside(frame: pd.DataFrame, label: str, values: Sequence[str]) -> Fig
     axes.set_yticks(rows, frame[label].astype(str), color=INK)
     axes.set_ylim(-0.6, len(frame) - 0.4)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=len(values), frameon=False, labelcolor=INK)
+    return figure
+
+
+def figure_axis(frame: pd.DataFrame, axis: str, value: str, *, title: str = "") -> Figure:
+    """Show what one axis of an experiment does to a score: a dot a run, and the mean at each place of the axis.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        One row a run, with the columns ``axis`` and ``value``.
+    axis, value : str
+    title : str
+        What the score is called, if not by its column.
+
+    Returns
+    -------
+    Figure
+    """
+    figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
+    axes = figure.subplots()
+    charts.style_chart(axes, axis.replace("_", " "), title or value)
+    draw = np.random.default_rng(0)  # dots beside each other, the same ones on every day
+    places = list(frame[axis].unique())
+    for place, name in enumerate(places):
+        scores = frame.loc[frame[axis] == name, value]
+        axes.plot(place + draw.uniform(-0.18, 0.18, len(scores)), scores, "o", ms=3.5, alpha=0.5, color=charts.BLUE)
+        axes.hlines(scores.mean(), place - 0.28, place + 0.28, color=charts.RED, lw=2)
+    axes.set_xticks(range(len(places)), [str(name) for name in places])
+    axes.set_xlim(-0.6, len(places) - 0.4)
+    axes.set_ylim(bottom=0)
+    return figure
+
+
+def figure_grid(frame: pd.DataFrame, columns: Sequence[str], series: str, values: Sequence[str]) -> Figure:
+    """Show several scores of few runs, a panel each: columns side by side, a colour for each of a series.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        One row a run, at most one a place and series. A column ``value_paper`` shows as rings.
+    columns : sequence of str
+        Whose values, joined, name the places.
+    series : str
+        Of at most seven values.
+    values : sequence of str
+        The scores.
+
+    Returns
+    -------
+    Figure
+    """
+    figure = Figure(figsize=(2 * WIDTH, 2.5 * -(-len(values) // 2) + 0.4), layout="constrained")
+    panels = figure.subplots(-(-len(values) // 2), 2, squeeze=False).ravel()
+    places = frame[list(columns)].astype(str).agg(" ".join, axis=1)
+    order = list(dict.fromkeys(places))
+    names = list(dict.fromkeys(frame[series]))
+    for axes, value in zip(panels, values):
+        charts.style_chart(axes, "", "", title=value)
+        for n, name in enumerate(names):
+            mine = frame[series] == name
+            x = [order.index(place) + 0.12 * (n - (len(names) - 1) / 2) for place in places[mine]]
+            style = {"color": QUALITATIVE[n % len(QUALITATIVE)], "ms": 6}
+            axes.plot(x, frame.loc[mine, value], "o", label=str(name), **style)
+            if f"{value}_paper" in frame:
+                axes.plot(x, frame.loc[mine, f"{value}_paper"], "o", **{**style, "mfc": "none", "ms": 9})
+        axes.set_xticks(range(len(order)), order)
+        axes.set_ylim(bottom=0)
+    for axes in panels[len(values) :]:
+        axes.set_axis_off()
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, labelcolor=INK
+    )
     return figure
 
 

@@ -9,15 +9,28 @@ from matplotlib.figure import Figure
 
 from lsdask import schema, store
 from lsdask.recipes import tables as layout
-from lsdask.report import charts, experiments
+from lsdask.report import experiments
 
 KEYS = ["sampling", "size_px"]
+
+SPREAD = "Each dot is a run; the line is the mean."
+
+BEST = (
+    "Dots are the best of each set's runs on this area by F1; rings are the paper's, of its area, where it prints them."
+)
+
+SCORES = ["precision", "recall", "f1", "iou"]
+
+AREAS = ["tp_km2", "fp_km2", "fn_km2", "tn_km2"]
 
 ABOUT = {
     "table2": "Tiles of each set to train on, the paper's beside; the paper counts those to validate on too.",
     "table3": "Mean landslide IoU of both areas: of the run that is best on them, as the paper chooses, and of the run "
     "that the validation tiles choose.",
-    "areas": "Areas in km2 of the run that the validation tiles choose for each row of table 3.",
+    "figure5": "Test area 1: of each set's runs the one with the best F1 on this area, as the paper chooses; beside, "
+    "the F1 of the run that the validation tiles choose.",
+    "figure6": "Test area 2, likewise.",
+    "figure7": "Areas in km2 of the runs of table 3 that are best on the test areas.",
     "all_runs": "Every run. A collapsed one gives one score everywhere.",
 }
 """What each table shows."""
@@ -34,28 +47,57 @@ def tables(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
     Returns
     -------
     dict of DataFrame
-        ``table2``, ``table3``, ``areas`` and ``all_runs``.
+        ``table2``, ``table3``, ``figure5`` to ``figure7`` and ``all_runs``.
     """
-    samples = frame.drop_duplicates(["dataset", *KEYS])
-    table2 = layout.pivot(samples, ["dataset", "size_px"], "sampling", "tiles")
+    best, chosen = (_picked(frame, KEYS, *by) for by in (("iou", "idxmax"), ("valid_loss", "idxmin")))
+    scores = [f"{name}_{number}" for number in (1, 2) for name in SCORES]
+    return {
+        "table2": _samples(frame),
+        "table3": _with_paper(_table3(best).merge(_table3(chosen), on=KEYS, suffixes=("", "_chosen"))),
+        "figure5": _best_on(frame, 1),
+        "figure6": _best_on(frame, 2),
+        "figure7": _areas(best),
+        "all_runs": frame[["dataset", *KEYS, "filters", "batch", "tiles", *scores, "iou", "valid_loss", "collapsed"]],
+    }
+
+
+def _samples(frame: pd.DataFrame) -> pd.DataFrame:
+    """Count the tiles of each set, beside the paper's."""
+    table2 = layout.pivot(frame.drop_duplicates(["dataset", *KEYS]), ["dataset", "size_px"], "sampling", "tiles")
     paper = layout.published("soares2020_samples").rename(
         columns={"regular_sampling": "Regular", "random_sampling": "Random"}
     )
     paper["dataset"] = paper["dataset"].str.replace(" ", "")
     both = [name for name in ("Regular", "Random") if name in table2]
-    printed = layout.beside(table2, paper, on=["dataset", "size_px"], values=both)
-    best = frame.loc[frame.groupby(KEYS, sort=False)["iou"].idxmax().to_numpy()]
-    chosen = frame.loc[frame.groupby(KEYS, sort=False)["valid_loss"].idxmin().to_numpy()]
-    table3 = _table3(best).merge(_table3(chosen), on=KEYS, suffixes=("", "_chosen"))
-    table3 = _with_paper(table3)
-    km2 = [f"{name}_km2_{number}" for number in (1, 2) for name in ("tp", "fp", "fn", "tn")]
-    scores = [f"{name}_{number}" for number in (1, 2) for name in ("precision", "recall", "f1", "iou")]
-    return {
-        "table2": printed,
-        "table3": table3,
-        "areas": chosen[[*KEYS, "dataset", *km2]].reset_index(drop=True),
-        "all_runs": frame[["dataset", *KEYS, "filters", "batch", "tiles", *scores, "iou", "valid_loss", "collapsed"]],
-    }
+    return layout.beside(table2, paper, on=["dataset", "size_px"], values=both)
+
+
+def _picked(frame: pd.DataFrame, keys: list[str], value: str, extreme: str) -> pd.DataFrame:
+    """Take from each group the run with the least or the largest value."""
+    rows = getattr(frame.groupby(keys, sort=False)[value], extreme)()
+    return frame.loc[rows.to_numpy()]
+
+
+def _best_on(frame: pd.DataFrame, number: int) -> pd.DataFrame:
+    """Give each set's best run on one area, and the F1 there of the one that validation chooses."""
+    keys = ["dataset", *KEYS]
+    renamed = frame.rename(columns={f"{name}_{number}": name for name in SCORES} | {"iou": "iou_mean"})
+    best, chosen = (_picked(renamed, keys, *by) for by in (("f1", "idxmax"), ("valid_loss", "idxmin")))
+    paper = layout.published("soares2020_scores").query("test_area == @number").drop(columns="test_area")
+    made = best[[*keys, "filters", "batch", *SCORES]].merge(paper, on=keys, how="left", suffixes=("", "_paper"))
+    return made.assign(f1_chosen=chosen["f1"].to_numpy())
+
+
+def _areas(best: pd.DataFrame) -> pd.DataFrame:
+    """Give the areas of the best runs on each test area, beside the paper's, which are of random sampling."""
+    parts = []
+    for number in (1, 2):
+        part = best.rename(columns={f"{name}_{number}": name for name in AREAS})
+        parts.append(part[[*KEYS, "dataset", *AREAS]].assign(test_area=number))
+    paper = layout.published("soares2020_areas").assign(sampling="Random")
+    keys = [*KEYS, "test_area"]
+    made = pd.concat(parts).merge(paper, on=keys, how="left", suffixes=("", "_paper"))
+    return made[[*keys, "dataset", *AREAS, *(f"{name}_paper" for name in AREAS)]]
 
 
 def _table3(part: pd.DataFrame) -> pd.DataFrame:
@@ -81,25 +123,19 @@ def lead(frame: pd.DataFrame) -> str:
 
 
 def cards(out: Path, frame: pd.DataFrame) -> dict[str, list[tuple[str, Figure, str]]]:
-    """Draw the report's figures: IoU by each axis of the experiment, and the chosen run's maps."""
-    axes = [("dataset", "data set"), ("sampling", "sampling"), ("size_px", "tile, px"), ("filters", "filters"),
-            ("batch", "batch")]  # fmt: skip
-    spread = [(title, _spread(frame, name), "Each dot is a run; the line is the mean.") for name, title in axes]
+    """Draw the report's figures: the best scores, IoU by each axis of the experiment, and the chosen run's maps."""
+    short = frame.assign(dataset=frame["dataset"].str.replace("RapidEye", "RE").str.replace("Augmentation", "Aug"))
+    spread = [
+        (name.replace("_", " "), experiments.figure_axis(short, name, "iou", title="mean IoU of both areas"), SPREAD)
+        for name in ("dataset", "sampling", "size_px", "filters", "batch")
+    ]
+    best = [
+        (f"Test area {number}", experiments.figure_grid(_best_on(frame, number), KEYS, "dataset", SCORES), BEST)
+        for number in (1, 2)
+    ]
     shown = "Blue: found. Magenta: missed. Yellow: false alarm."
-    return {"What matters": spread, "Maps": [("Test areas, the chosen run", _maps(out, frame), shown)]}
-
-
-def _spread(frame: pd.DataFrame, name: str) -> Figure:
-    figure = Figure(figsize=(5.4, 3.0), layout="constrained")
-    axes = figure.subplots()
-    charts.style_chart(axes, name.replace("_", " "), "mean IoU of both areas")
-    draw = np.random.default_rng(0)
-    for place, (_, part) in enumerate(frame.groupby(name, sort=False)):
-        axes.plot(place + draw.uniform(-0.18, 0.18, len(part)), part["iou"], "o", ms=3, alpha=0.5, color=charts.BLUE)
-        axes.hlines(part["iou"].mean(), place - 0.28, place + 0.28, color=charts.RED, lw=2)
-    values = [str(value).replace("RapidEye", "RE").replace("Augmentation", "Aug") for value in frame[name].unique()]
-    axes.set_xticks(range(len(values)), values)
-    return figure
+    maps = [("Test areas, the chosen run", _maps(out, frame), shown)]
+    return {"Best runs, as figures 5 and 6": best, "What matters": spread, "Maps": maps}
 
 
 def _maps(out: Path, frame: pd.DataFrame) -> Figure:
