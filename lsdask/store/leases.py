@@ -19,6 +19,7 @@ from lsdask.errors import OtherPlan, Unreadable
 from lsdask.store import places
 
 if TYPE_CHECKING:
+    from obstore import UpdateVersion
     from obstore.store import ObjectStore
 
 EXPIRY_SECONDS = 30.0
@@ -44,7 +45,7 @@ class Lease:
         self.lost = False
         self._target, self._name = target, f"{name}.lock"
         self._store: ObjectStore = places.objects(where)
-        self._tag: str | None = None
+        self._version: UpdateVersion | None = None
         self._run = uuid.uuid4().hex
         self._ended = threading.Event()
         self._beating = threading.Thread(target=self._beat, name="lsdask-lease", daemon=True)
@@ -101,39 +102,47 @@ class Lease:
         do = "Wait for it to end, or pass another target."
         raise OtherPlan(f"{self._target} is being written by another run{by}. {do}")
 
-    def _seen(self) -> str | None:
-        """Give the tag of the lease as it is now, None if there is none."""
+    def _seen(self) -> "UpdateVersion | None":
+        """Give the version of the lease as it is now, None if there is none."""
         return self._owner()[1]
 
-    def _owner(self) -> tuple[dict[str, Any], str | None]:
-        """Give what the lease says and its tag, nothing if there is none."""
+    def _owner(self) -> "tuple[dict[str, Any], UpdateVersion | None]":
+        """Give what the lease says and its version, nothing if there is none."""
         try:
             held = self._store.get(self._name)
         except FileNotFoundError:
             return {}, None
-        return json.loads(bytes(held.bytes())), held.meta["e_tag"]
+        return json.loads(bytes(held.bytes())), _version(held.meta)
 
-    def _put(self, instead_of: str | None) -> bool:
-        """Put the lease in the place of the one with that tag, or of none; say whether it is this run's now."""
+    def _put(self, instead_of: "UpdateVersion | None") -> bool:
+        """Put the lease in the place of that version of it, or of none; say whether it is this run's now."""
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
-        mode: Any = "create" if instead_of is None else {"e_tag": instead_of}
         owner = {"run": self._run, "machine": platform.node(), "process": os.getpid(), "beat": uuid.uuid4().hex}
         try:
-            self._tag = self._store.put(self._name, json.dumps(owner).encode(), mode=mode)["e_tag"]
+            put = self._store.put(self._name, json.dumps(owner).encode(), mode=instead_of or "create")
         except (AlreadyExistsError, PreconditionError):
             # A put whose answer was lost is sent again, and then finds what it has put itself.
-            held, self._tag = self._owner()
+            held, self._version = self._owner()
             return held.get("run") == self._run
+        self._version = _version(put)
         return True
 
     def _beat(self) -> None:
         """Renew the lease until it ends or is lost."""
         while not self._ended.wait(BEAT_SECONDS):
             try:
-                self.lost = not self._put(self._tag)
+                self.lost = not self._put(self._version)
             except Exception as error:
                 if not isinstance(error, OSError) and type(error).__module__.split(".")[0] != "obstore":
                     raise
             if self.lost:
                 return
+
+
+def _version(said: Any) -> "UpdateVersion":
+    """Give what tells an object from the one put in its place: Google counts versions, the others make tags."""
+    version: UpdateVersion = {"e_tag": said["e_tag"]}
+    if said["version"] is not None:
+        version["version"] = said["version"]
+    return version

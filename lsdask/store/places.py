@@ -2,7 +2,9 @@
 
 A place is a local path; ``s3://``, ``gs://``, ``az://`` or ``https://``, through obstore, which reads credentials,
 region and endpoint from the environment variables of each service; or ``icechunk:`` before a local path or
-``s3://`` (see ``lsdask.store.versions``). Nothing else in lsdask knows what a place is.
+``s3://`` (see ``lsdask.store.versions``). Where ``https://`` names an object store of Amazon, Google, Microsoft or
+Cloudflare it is that store, and can be written; another web server can only be read: there is no listing, no
+deleting and no putting on condition that all of them share. Nothing else in lsdask knows what a place is.
 """
 
 import os
@@ -33,8 +35,8 @@ RETRY: "RetryConfig" = {
 }
 """How obstore tries again after 5xx and lost connections: each time later, for about half a minute."""
 
-WEB = ("http://", "https://")
-"""Places that can be read only: they have no listing, no deleting and no writing that all servers share."""
+_GOOGLE = "https://storage.googleapis.com/"
+"""Where Google's buckets are on the web, which obstore takes for any web server."""
 
 
 def text(path: Place) -> str:
@@ -78,11 +80,23 @@ def node(path: Place, *, write: bool = False) -> str | Store:
         return versions.node(place)
     if "://" not in place:
         return place
-    if write and place.startswith(WEB):
-        raise BadInput(sentence("path", "be local, s3://, gs:// or az:// to be written", f"path={place}"))
     from zarr.storage import ObjectStore
 
+    if write and is_web(place):
+        rule = "be local, or in an object store (s3://, gs://, az://, or its https:// address), to be written"
+        do = "For another server that speaks S3 pass s3://, and set AWS_ENDPOINT_URL"
+        raise BadInput(sentence("path", rule, f"path={place}", do))
     return ObjectStore(objects(place), read_only=not write)
+
+
+def is_web(path: Place) -> bool:
+    """Say whether a place is on a web server rather than in an object store: it can be read, and is not listed."""
+    if isinstance(path, Store) or not text(path).startswith(("http://", "https://")):
+        return False
+    store = objects(text(path))
+    from obstore.store import HTTPStore
+
+    return isinstance(store, HTTPStore)
 
 
 def objects(url: str) -> "ObjectStore":
@@ -99,6 +113,8 @@ def objects(url: str) -> "ObjectStore":
     except ImportError as error:
         do = "Install it: pip install 'lsdask[cloud]'"
         raise BadInput(sentence("path", "be local where obstore is not installed", f"path={url}", do)) from error
+    if url.startswith(_GOOGLE):
+        url = url.replace(_GOOGLE, "gs://", 1)
     options: Any = {"client_options": {"allow_http": True}} if url.startswith("http://") else {}
     try:
         return from_url(url, retry_config=RETRY, **options)

@@ -71,7 +71,7 @@ def level_path(path: Place, level: int) -> str:
 def _dataset(path: Place) -> xr.Dataset:
     """Open a group as plain xarray does, but as stored."""
     # Web servers do not list what they hold; elsewhere consolidated metadata may be older than the arrays.
-    consolidated = None if places.text(path).startswith(places.WEB) else False
+    consolidated = None if places.is_web(path) else False
     try:
         with places.told(path), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*Failed to open Zarr store with consolidated metadata.*")
