@@ -143,8 +143,10 @@ def test_scenes_that_overlap_share_no_ground_between_splits(folder: Path, tmp_pa
     assert set(np.unique(seen)) == {0, 1, 2, 4}
     assert (ls.sampling.read(tmp_path / "t.parquet", scene=west)["scene"] == west).all()
     image = ls.store.open(west)
-    with pytest.raises(BadInput, match=r"scene must name a scene of the table, or columns hold 'scene'"):
-        streams_of(image, image[0], tmp_path / "t.parquet", 4, 0)
+    with pytest.raises(
+        BadInput, match=r"mosaic must be of the table's scenes, .*east.zarr, .*west.zarr. Got .*west.zarr. Pass"
+    ):
+        streams_of({west: image}, [image[0]], tmp_path / "t.parquet", 4, 0)
     with pytest.raises(BadInput, match="tiles must be of one scene"):
         ls.streaming.TileStream(image, table)
 

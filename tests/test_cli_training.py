@@ -5,6 +5,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
@@ -98,10 +99,62 @@ def test_a_run_is_gone_on_with_and_a_model_is_learnt_further(folder, tmp_path):
     assert ls.models.digest(out) != ls.models.digest(tmp_path / "finer")
 
 
+@pytest.fixture(scope="module")
+def scenes(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two mosaics that overlap, their masks, and the table of both."""
+    places = tmp_path_factory.mktemp("scenes")
+    whole, truth = ls.store.open(folder / "image.zarr"), ls.store.open(folder / "mask.zarr")
+    for name, columns in (("west", slice(0, 160)), ("east", slice(96, 256))):
+        ls.store.write(whole[:, :, columns], places / f"{name}.zarr")
+        ls.store.write(truth[:, columns], places / f"{name}-mask.zarr")
+    west, east, west_mask, east_mask = (places / f"{name}.zarr" for name in ("west", "east", "west-mask", "east-mask"))
+    lsdask("tiles", west, places / "t.parquet", "--also", east, "--mask", west_mask, "--mask", east_mask,
+           "--size", 32, "--block", 64, "--min-valid", 0, "--test", "none")  # fmt: skip
+    return [west, east, west_mask, east_mask, places / "t.parquet"]
+
+
+def test_a_table_of_several_scenes_trains_with_all_of_them(scenes, tmp_path):
+    west, east, west_mask, east_mask, table = scenes
+    out = tmp_path / "model"
+    lsdask("train", west, table, west_mask, out, *SMALL, "--also", east, "--also-mask", east_mask)
+    tiles, spec = pd.read_parquet(table), ls.models.read_spec(out)
+    for split in ("train", "valid"):
+        assert spec.record[f"{split}_tiles"] == (tiles["split"] == split).sum()
+    assert set(tiles[tiles["split"] == "train"]["scene"]) == {str(west), str(east)}
+    pixels = np.concatenate([ls.store.open(path).values.reshape(4, -1) for path in (west, east)], axis=1)
+    pixels = pixels[:, (pixels != 0).all(axis=0)]
+    np.testing.assert_allclose(spec.mean, pixels.mean(axis=1))
+    np.testing.assert_allclose(spec.std, pixels.std(axis=1))
+    again = tmp_path / "again"
+    lsdask("train", "--config", out / "train.toml", west, table, west_mask, again)
+    assert ls.models.digest(again) == ls.models.digest(out)
+
+
+def test_scenes_that_are_not_the_table_s_are_one_line(scenes, folder, tmp_path):
+    west, east, west_mask, east_mask, table = scenes
+    out = tmp_path / "model"
+    for places, more, said in (
+        ((west, table, west_mask), (), r"mosaic must be of the table's scenes, .*east\.zarr, .*Got .*west\.zarr\."),
+        ((west, table, west_mask), ("--also", east), r"mask must be one for each of the 2 mosaics\. Got 1\."),
+        (
+            (west, folder / "tiles.parquet", west_mask),
+            ("--also", east, "--also-mask", east_mask),
+            r"tiles must name the scenes .*Got a table of one mosaic\. Make it with `lsdask tiles --also`",
+        ),
+    ):
+        with pytest.raises(BadInput, match=said):
+            lsdask("train", *places, out, *SMALL, *more)
+    tiles = pd.read_parquet(table)
+    tiles[tiles["split"] != "valid"].to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(BadInput, match=r"tiles must hold tiles of the split 'valid'\. Got none"):
+        lsdask("train", west, tmp_path / "t.parquet", west_mask, out, "--also", east, "--also-mask", east_mask)
+    assert not out.exists()
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("epoch = 3\nlr = 0.1\nhalo=2\n", "config must hold accumulate, augment"),
+        ("epoch = 3\nlr = 0.1\nhalo=2\n", "config must hold accumulate, also, also_mask, augment"),
         ("epochs = \n", "config must be a TOML file"),
         (None, "config must name a file"),
     ],

@@ -82,7 +82,7 @@ def pretrain(
     classes = int(labels["k"])
     if classes < 2:
         raise BadInput(sentence("k", "be at least 2, to be told apart", f"k={classes}"))
-    train, valid = streams_of(image, labels.drop_vars("k"), tiles, batch, seed, classes=classes)
+    train, valid = streams_of({mosaic: image}, [labels.drop_vars("k")], tiles, batch, seed, classes=classes)
     stats = ls.statistics.bands(image)
     result = ls.training.pretrain(
         encoder,

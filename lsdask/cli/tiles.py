@@ -10,7 +10,7 @@ from rich.table import Table
 
 import lsdask as ls
 from lsdask.cli.app import Store, app, console, floats
-from lsdask.cli.inputs import POLYGONS, labels_of, mask_of
+from lsdask.cli.inputs import labels_of, masks_of
 from lsdask.errors import BadInput, sentence
 
 if TYPE_CHECKING:
@@ -156,11 +156,9 @@ def _layers(
     """Open what is counted in each mosaic."""
     if scores and not masks:
         raise BadInput(sentence("mask", "be given with scores", "none", "Pass --mask"))
-    if masks and len(masks) == 1 and masks[0].suffix.lower() in POLYGONS:
-        masks = masks * len(images)
     given = zip(
         images.values(),
-        _each("mask", masks, images),
+        masks_of(masks, list(images.values())) if masks else [None] * len(images),
         _each("clusters", clusters, images),
         _each("scores", scores, images),
     )
@@ -175,11 +173,16 @@ def _each(name: str, paths: Sequence[Any] | None, images: "dict[str, xr.DataArra
 
 
 def _layers_of(
-    image: "xr.DataArray", mask: Path | None, clusters: Path | None, k: int | None, scores: str | None, threshold: float
+    image: "xr.DataArray",
+    mask: "xr.DataArray | None",
+    clusters: Path | None,
+    k: int | None,
+    scores: str | None,
+    threshold: float,
 ) -> "dict[str, xr.DataArray]":
     layers = {"valid": ls.schema.valid(image)}
     if mask is not None:
-        layers["mask"] = mask_of(mask, image)
+        layers["mask"] = mask
     if clusters is not None:
         layers["labels"] = labels_of(str(clusters), k)
     if scores is not None:

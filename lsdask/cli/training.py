@@ -10,10 +10,11 @@ import typer
 
 import lsdask as ls
 from lsdask.cli.app import Store, app, console, there
-from lsdask.cli.inputs import mask_of, streams_of
+from lsdask.cli.inputs import masks_of, streams_of
 from lsdask.errors import BadInput, sentence
 
 if TYPE_CHECKING:
+    import numpy as np
     import xarray as xr
 
 CONFIG = "train.toml"
@@ -34,6 +35,12 @@ def train(
     tiles: Annotated[Path, typer.Argument(help="The table that `lsdask tiles` wrote.", show_default=False)],
     mask: Annotated[Path, typer.Argument(help="Store of the mask, or polygons.", show_default=False)],
     out: Annotated[Path, typer.Argument(help="The model folder to write.", show_default=False)],
+    also: Annotated[
+        list[str] | None, typer.Option(help="A further mosaic of the table, by the path that names its tiles' scene.")
+    ] = None,
+    also_mask: Annotated[
+        list[str] | None, typer.Option(help="Its mask, in the same order; none where MASK is polygons.")
+    ] = None,
     config: Annotated[
         Path | None,
         typer.Option(help="A TOML file of these options by name; flags win.", callback=configure, is_eager=True),
@@ -71,9 +78,10 @@ def train(
     The folder holds the model, history.csv, the curves as PNG, last.ckpt to go on from, and train.toml, which
     `--config` reads.
     """
-    image = ls.store.open(mosaic)
-    learn, judge = streams_of(image, mask_of(mask, image), tiles, batch, seed)
-    begun = _model(image, network, encoder, weights, model, seed)
+    images = {path: ls.store.open(path) for path in dict.fromkeys([mosaic, *(also or [])])}
+    masks = masks_of([mask, *map(Path, also_mask or [])], list(images.values()))
+    learn, judge = streams_of(images, masks, tiles, batch, seed)
+    begun = _model(list(images.values()), network, encoder, weights, model, seed)
     if freeze:
         begun.freeze_encoder()
     changes = augment_of(augment, begun.spec.bands)
@@ -90,21 +98,23 @@ def train(
 
 
 def _model(
-    image: "xr.DataArray", network: str, encoder: str, weights: str | None, folder: Path | None, seed: int
+    images: "Sequence[xr.DataArray]", network: str, encoder: str, weights: str | None, folder: Path | None, seed: int
 ) -> Any:
-    """Load a whole model, or build a network for an image."""
+    """Load a whole model, or build a network for images of the same bands."""
     if folder is not None:
         return ls.models.load(folder)
-    stats = ls.statistics.bands(image)
-    return ls.models.build(
-        network,
-        bands=ls.schema.bands(image),
-        encoder=encoder,
-        weights=weights,
-        mean=stats["mean"].values,
-        std=stats["std"].values,
-        seed=seed,
-    )
+    mean, std = pooled([ls.statistics.bands(image) for image in images])
+    bands = ls.schema.bands(images[0])
+    return ls.models.build(network, bands=bands, encoder=encoder, weights=weights, mean=mean, std=std, seed=seed)
+
+
+def pooled(images: "Sequence[xr.Dataset]") -> "tuple[np.ndarray, np.ndarray]":
+    """Give the mean and standard deviation of each band over all pixels of images measured one by one."""
+    import numpy as np
+
+    count, mean, std = (np.stack([each[name].values for each in images]) for name in ("count", "mean", "std"))
+    whole = np.average(mean, axis=0, weights=count)
+    return whole, np.sqrt(np.average(std**2 + (mean - whole) ** 2, axis=0, weights=count))
 
 
 def augment_of(text: str, bands: Sequence[str]) -> Any:
