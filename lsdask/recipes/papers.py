@@ -19,7 +19,7 @@ from lsdask.report import experiments
 if TYPE_CHECKING:
     from distributed import Client
 
-PAPERS = ("garcia2022", "soares2020", "oak2024")
+PAPERS = ("garcia2022", "soares2020", "prakash2021", "oak2024")
 """The recipes, by author and year."""
 
 
