@@ -5,6 +5,8 @@ The HTML has no style sheet, no script and no colour of its own, so it reads on 
 
 import html
 from collections.abc import Iterable
+from importlib.util import find_spec
+from typing import Any
 
 _TABLE = "border-collapse:collapse;font-size:13px;font-variant-numeric:tabular-nums"
 _CELL = "text-align:left;vertical-align:top;padding:3px 14px 3px 0;border-top:1px solid rgba(128,128,128,.35)"
@@ -37,8 +39,25 @@ def table(title: str, rows: Iterable[tuple[str, str]]) -> str:
         f'<tr><th scope="row" style="{_NAME}">{html.escape(name)}</th><td style="{_TEXT}">{html.escape(text)}</td></tr>'
         for name, text in rows
     )
-    head = f'<caption style="{_HEAD}">{html.escape(title)}</caption>'
-    return f'<table style="{_TABLE}">{head}<tbody>{lines}</tbody></table>'
+    head = f'<tr><th colspan="2" scope="colgroup" style="{_HEAD}">{html.escape(title)}</th></tr>'
+    return f'<table style="{_TABLE}"><thead>{head}</thead><tbody>{lines}</tbody></table>'
+
+
+def console(**options: Any) -> Any:
+    """Give rich's console for a bar: in a notebook without ipywidgets one that writes plain text, and no warning.
+
+    Parameters
+    ----------
+    **options
+        As for ``rich.console.Console``.
+
+    Returns
+    -------
+    rich.console.Console
+    """
+    from rich.console import Console
+
+    return Console(force_jupyter=None if find_spec("ipywidgets") else False, **options)
 
 
 def size(count: float) -> str:

@@ -43,11 +43,11 @@ class Read(HTMLParser):
     def handle_starttag(self, tag: str, attrs: Any) -> None:
         self.tags.add(tag)
         self._open = tag
-        if tag == "tr":
+        if tag == "tr" and "tbody" in self.tags:
             self.rows.append(["", ""])
 
     def handle_data(self, data: str) -> None:
-        if self._open == "caption":
+        if not self.rows:
             self.head += data
         else:
             self.rows[-1][self._open == "td"] += data
@@ -60,7 +60,7 @@ def shown(value: Any) -> Read:
 @pytest.mark.parametrize("value", [PLAN, REPORT, SPEC, STEPS], ids=lambda value: type(value).__module__)
 def test_names_are_never_taken_for_html(value: Any) -> None:
     read = shown(value)
-    assert read.tags == {"table", "caption", "tbody", "tr", "th", "td"}
+    assert read.tags == {"table", "thead", "tbody", "tr", "th", "td"}
     assert EVIL in read.head + str([text for _, text in read.rows]).replace("\\'", "'")
 
 
@@ -72,6 +72,15 @@ def test_a_table_says_what_it_is_given(title: str, rows: list[tuple[str, str]]) 
     read = Read(telling.table(seen(title), [(seen(name), seen(text)) for name, text in rows]))
     assert read.head == seen(title)
     assert read.rows == [[seen(name), seen(text)] for name, text in rows]
+
+
+@pytest.mark.parametrize(("installed", "expected"), [(True, None), (False, False)])
+def test_a_bar_asks_for_widgets_only_where_they_are(installed: bool, expected: bool | None, monkeypatch: Any) -> None:
+    monkeypatch.setattr(telling, "find_spec", lambda name: object() if installed else None)
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr("rich.console.Console", lambda **options: asked.update(options))
+    telling.console(stderr=True)
+    assert asked == {"force_jupyter": expected, "stderr": True}
 
 
 def test_a_table_has_no_colours_of_its_own() -> None:

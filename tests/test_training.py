@@ -500,7 +500,7 @@ def test_a_reduced_precision_is_taken_where_the_loss_agrees(monkeypatch):
 
 @pytest.mark.parametrize(("terminal", "progress"), [(True, True), (True, False), (False, True)])
 def test_a_bar_is_shown_on_a_terminal_when_asked_for(terminal, progress, monkeypatch, capfd):
-    monkeypatch.setattr("lsdask.training.fitting.Console", lambda **more: Console(force_terminal=terminal, **more))
+    monkeypatch.setattr("lsdask.telling.console", lambda **more: Console(force_terminal=terminal, **more))
     fit(small(), Fake(0), Fake(1), progress=progress, epochs=1)
     assert ("epoch 0 of 1" in capfd.readouterr().err) == (terminal and progress)
     assert progress or capfd.readouterr() == ("", "")

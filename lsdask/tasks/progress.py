@@ -15,6 +15,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from lsdask import telling
+
 
 def rate(pixels: float, seconds: float) -> str:
     """Say how fast pixels are done; nothing if none are.
@@ -42,7 +44,7 @@ class Bar:
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
         )
-        self._progress = Progress(*columns, disable=not shown)
+        self._progress = Progress(*columns, console=telling.console(), disable=not shown)
         self._task = self._progress.add_task(label, total=total, completed=done, note="")
         self._timer = threading.Timer(2.0, self._progress.start)
         self._timer.daemon = True

@@ -4,10 +4,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from rich.console import Console
 from rich.progress import Progress
 
-from lsdask import __version__, losses, models
+from lsdask import __version__, losses, models, telling
 from lsdask.augment import Augment
 from lsdask.errors import BadInput, sentence
 from lsdask.models.folder import check_savable
@@ -213,6 +212,6 @@ def _settled(model: models.Segmenter, settings: Settings, train: Tiles, first: A
 
 def _bar(asked: bool) -> Progress:
     """Give a bar that is shown where it was asked for and somebody looks."""
-    console = Console(stderr=True)
+    console = telling.console(stderr=True)
     looked_at = console.is_terminal or console.is_jupyter
     return Progress(console=console, transient=True, disable=not (asked and looked_at))
