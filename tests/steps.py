@@ -44,3 +44,10 @@ def wait(folder, spec, inputs):
     (folder / "begun").touch()
     time.sleep(60 if not Path(spec["quick"]).exists() else 0)
     return {"slept": 1}
+
+
+def sleep(folder, spec, inputs):
+    """Say that it began, and take a moment."""
+    _log(folder, spec)
+    time.sleep(spec["seconds"])
+    return {"pid": os.getpid()}

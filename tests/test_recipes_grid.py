@@ -180,3 +180,116 @@ def test_workers_do_the_steps_and_one_that_kills_its_workers_is_named(tmp_path):
     assert "KilledWorker" in report.failed["runs/deadly"]
     assert grid.status(steps, out).set_index("name").loc["runs/deadly", "state"] == "failed"
     assert grid.results(steps, out)["total"].tolist() == [3, 33, 5]
+
+
+def eight(log, seconds):
+    """Two preparations, and eight runs that need them."""
+    spec = {"log": str(log), "seconds": seconds}
+    shared = [Step(f"shared/{name}", work.sleep, spec) for name in "ab"]
+    return [*shared, *(Step(f"runs/{n}", work.sleep, spec, {"x": f"shared/{'ab'[n % 2]}"}) for n in range(8))]
+
+
+ON_A_CLUSTER = """
+import sys
+sys.path.insert(0, {tests!r})
+import test_recipes_grid as here
+from distributed import Client, LocalCluster
+from lsdask.recipes import grid
+if __name__ == "__main__":
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client:
+        client.run(sys.path.insert, 0, {tests!r})
+        grid.run(here.eight({log!r}, 0.4), {out!r}, client=client, progress=False).check()
+"""
+
+
+def finished(steps, out):
+    states = grid.status(steps, out).set_index("name")["state"]
+    return set(states.index[states == "done"])
+
+
+@pytest.mark.cluster
+def test_kill_9_of_a_whole_cluster_costs_the_steps_in_flight(tmp_path):
+    log, out = tmp_path / "log", tmp_path / "out"
+    script = tmp_path / "script.py"
+    script.write_text(ON_A_CLUSTER.format(tests=str(Path(__file__).parent), log=str(log), out=str(out)))
+    process = subprocess.Popen([sys.executable, str(script)], start_new_session=True)
+    steps = eight(log, 0.4)
+    try:
+        for _ in range(900):
+            if len(finished(steps, out)) >= 4:
+                break
+            time.sleep(0.1)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)  # scheduler, nannies and workers at once
+        process.wait()
+    before = finished(steps, out)
+    assert 4 <= len(before) < 10
+    tries = logged(log)
+    assert len(tries) - len(before) <= 2  # what was in flight on two workers
+    report = grid.run(steps, out, progress=False).check()
+    assert (report.skipped, report.done) == (len(before), 10 - len(before))
+    again = logged(log)
+    assert len(again) - len(tries) == 10 - len(before)
+    assert all(again.count(f"{Path(name).name}.partial") == 1 for name in before)
+    assert not list(out.rglob("*.partial"))
+
+
+class Lines:
+    """What is shown of a run: how many lines there were at most, and what ended. The third end costs a life."""
+
+    victim = None
+
+    def __init__(self, total, done, *, shown):
+        self.now, self.most, self.ended = set(), 0, []
+        Lines.last = self
+
+    def begin(self, name):
+        self.now.add(name)
+        self.most = max(self.most, len(self.now))
+
+    def end(self, name, failed):
+        self.now.discard(name)
+        self.ended.append(name)
+        if len(self.ended) == 3:
+            os.kill(Lines.victim, signal.SIGKILL)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+
+@pytest.mark.cluster
+def test_kill_9_of_a_worker_costs_the_step_in_flight_and_only_what_runs_is_shown(tmp_path, monkeypatch):
+    from distributed import Client, LocalCluster
+
+    monkeypatch.setattr(grid, "_Shown", Lines)
+    log, out = tmp_path / "log", tmp_path / "out"
+    steps = eight(log, 0.4)
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        client.run(sys.path.insert, 0, str(Path(__file__).parent))
+        Lines.victim = min(client.run(os.getpid).values())
+        report = grid.run(steps, out, client=client, progress=False).check()
+        assert Lines.victim not in client.run(os.getpid).values()
+    assert report.done == 10
+    assert len(logged(log)) <= 10 + 1
+    by = [record(out, step.name)["result"]["pid"] for step in steps]
+    assert by.count(Lines.victim) <= 3
+    assert sorted(Lines.last.ended) == sorted(step.name for step in steps)
+    assert 1 <= Lines.last.most <= 4  # of eight that wait: those of two workers, and those whose end is not told yet
+
+
+def test_a_line_for_each_step_that_runs():
+    shown = grid._Shown(3, 1, shown=False)
+    with shown:
+        for name in ("runs/a", "runs/b", "runs/a"):  # another worker tries a again
+            shown.begin(name)
+        assert [task.description.strip() for task in shown._progress.tasks] == ["steps", "runs/b", "runs/a"]
+        shown.end("runs/b", 0)
+        shown.end("runs/a", 1)
+        (bar,) = shown._progress.tasks
+        assert (bar.completed, bar.total, bar.fields["note"]) == (3, 3, "[red]1 failed[/red]")

@@ -20,7 +20,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from lsdask import telling
+from lsdask import tasks, telling
 from lsdask.errors import BadInput, OtherPlan, Unfinished, sentence
 from lsdask.recipes.steps import Step, blame, failures, fingerprints, in_order, is_done, partial_of, perform, record
 
@@ -121,9 +121,12 @@ def run(
     Raises
     ------
     BadInput
-        If two steps share a name, need each other or what is no step, or ``only`` fits none.
+        If two steps share a name, need each other or what is no step, ``only`` fits none, or a process of the
+        cluster has no lsdask or other versions.
     OtherPlan
         If ``out`` holds a step of that name that was something else, or another process runs this experiment.
+    Unfinished
+        If a worker of other versions joins.
     """
     begun, out = time.perf_counter(), Path(out)
     prints = fingerprints(steps)
@@ -133,9 +136,9 @@ def run(
         finished = {step.name for step in asked if is_done(out, step, prints[step.name])}
         skipped, failed = len(finished), {} if retry else failures(out, asked)
         to_do = [step for step in asked if step.name not in finished and step.name not in failed]
-        pool = _Here(out, prints) if client is None else _There(client, resources, out, prints)
         with _Shown(len(asked), skipped, shown=progress) as shown:
-            for name, why in _in_turn(to_do, finished, pool, shown):
+            pool = _Here(out, prints, shown) if client is None else _There(client, resources, out, prints, shown)
+            for name, why in _in_turn(to_do, finished, pool):
                 if why is None:
                     finished.add(name)
                 else:
@@ -245,8 +248,8 @@ def _taken(out: Path) -> Iterator[None]:
 class _Here:
     """Steps one after the other, in this process."""
 
-    def __init__(self, out: Path, prints: Mapping[str, str]) -> None:
-        self._out, self._prints = out, prints
+    def __init__(self, out: Path, prints: Mapping[str, str], shown: "_Shown") -> None:
+        self._out, self._prints, self._shown = out, prints, shown
         self._begun: list[Step] = []
 
     def submit(self, step: Step) -> None:
@@ -257,6 +260,7 @@ class _Here:
 
     def next(self) -> tuple[str, str | None]:
         step = self._begun.pop()
+        self._shown.begin(step.name)
         return step.name, perform(step, self._out, self._prints[step.name])
 
 
@@ -264,18 +268,27 @@ class _There:
     """Steps on the workers of a cluster."""
 
     def __init__(
-        self, client: "Client", resources: Mapping[str, float] | None, out: Path, prints: Mapping[str, str]
+        self,
+        client: "Client",
+        resources: Mapping[str, float] | None,
+        out: Path,
+        prints: Mapping[str, str],
+        shown: "_Shown",
     ) -> None:
         from distributed import as_completed
 
+        tasks.check_workers(client)
         self._client, self._resources = client, dict(resources or {})
         self._out, self._prints = out.absolute(), prints
         self._ended: Any = as_completed([])
         self._steps: dict[Any, Step] = {}
+        self._topic = f"lsdask-{uuid.uuid4().hex}"
+        client.subscribe_topic(self._topic, lambda event: shown.begin(event[1]))
 
     def submit(self, step: Step) -> None:
-        key, work = f"{step.name}-{uuid.uuid4().hex}", (step, self._out, self._prints[step.name])
-        future = self._client.submit(perform, *work, key=key, pure=False, resources=self._resources)
+        key, work = f"{step.name}-{uuid.uuid4().hex}", (self._topic, step, self._out, self._prints[step.name])
+        run = (tasks.do, tasks.versions(), _tell_and_perform, *work)
+        future = self._client.submit(*run, key=key, pure=False, resources=self._resources)
         self._steps[future] = step
         self._ended.add(future)
 
@@ -288,12 +301,19 @@ class _There:
         try:
             return step.name, future.result()
         except Exception as error:  # the workers that tried it have died
+            tasks.recognise(self._client, error)
             return step.name, blame(step, self._out, error)
 
 
-def _in_turn(
-    to_do: list[Step], finished: set[str], pool: "_Here | _There", shown: "_Shown"
-) -> Iterator[tuple[str, str | None]]:
+def _tell_and_perform(topic: str, step: Step, out: Path, fingerprint: str) -> str | None:
+    """Do one step on a worker, after telling whoever shows it that it begins."""
+    from distributed import get_worker
+
+    get_worker().log_event(topic, step.name)
+    return perform(step, out, fingerprint)
+
+
+def _in_turn(to_do: list[Step], finished: set[str], pool: "_Here | _There") -> Iterator[tuple[str, str | None]]:
     """Begin each step as soon as what it needs is finished; give the names of those that end, and why they failed."""
     waiting, running = list(to_do), 0
     while True:
@@ -301,7 +321,6 @@ def _in_turn(
             if pool.room(running) and finished.issuperset(step.needs.values()):
                 waiting.remove(step)
                 pool.submit(step)
-                shown.begin(step.name)
                 running += 1
         if not running:
             return
@@ -310,7 +329,7 @@ def _in_turn(
 
 
 class _Shown:
-    """A bar of all steps, and below it a line for each that runs."""
+    """A bar of all steps, and below it a line for each that runs, with the time since it began."""
 
     def __init__(self, total: int, done: int, *, shown: bool) -> None:
         columns = (
@@ -320,16 +339,21 @@ class _Shown:
             TimeElapsedColumn(),
             TextColumn("{task.fields[note]}"),
         )
-        self._progress = Progress(*columns, disable=not shown)
+        self._progress = Progress(*columns, console=telling.console(), disable=not shown)
         self._all = self._progress.add_task("steps", total=total, completed=done, note="")
         self._lines: dict[str, Any] = {}
 
     def begin(self, name: str) -> None:
+        self._forget(name)  # another worker tries it again
         self._lines[name] = self._progress.add_task(f"  {name}", total=None, note="")
 
     def end(self, name: str, failed: int) -> None:
-        self._progress.remove_task(self._lines.pop(name))
+        self._forget(name)
         self._progress.update(self._all, advance=1, note=f"[red]{failed} failed[/red]" if failed else "")
+
+    def _forget(self, name: str) -> None:
+        if name in self._lines:
+            self._progress.remove_task(self._lines.pop(name))
 
     def __enter__(self) -> Self:
         self._progress.start()
