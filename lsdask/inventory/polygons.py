@@ -19,6 +19,7 @@ from lsdask.errors import BadInput, sentence
 from lsdask.inventory.burning import through
 from lsdask.inventory.measuring import crs_of, measure, metres
 from lsdask.inventory.tracing import Areas, Runs, areas, merge, parted, spans, together, trace_block
+from lsdask.tasks import check_workers
 
 CHUNK = 2048
 """Chunks smaller than this are traced together, pixels a side."""
@@ -198,6 +199,7 @@ def _joined(axis: tuple[int, ...]) -> tuple[int, ...]:
 
 def _finished(data: da.Array, low: Any, high: Any, *, reach: int, least: int, client: Any) -> Iterator[Areas]:
     """Trace a map from the top down, some rows of tiles at a time; give the areas that end above the next."""
+    check_workers(client)
     tops, lefts = (np.cumsum(axis) - axis for axis in data.chunks)
     blocks, trace = data.to_delayed(), dask.delayed(trace_block, pure=False)
     step = max(_at_once(client) // len(lefts), 1)

@@ -13,6 +13,7 @@ import xarray as xr
 from lsdask import schema
 from lsdask.inventory.burning import Window, burn_block, on_pixels
 from lsdask.inventory.measuring import crs_in
+from lsdask.tasks import check_workers
 
 CHUNK = 2048
 """Side of what is read at once of an image that is not lazy, pixels."""
@@ -42,6 +43,7 @@ def reduced(frame: gpd.GeoDataFrame, image: xr.DataArray, kernel: Any, client: A
         If the image has no grid or the polygons no CRS.
     """
     crs_in(frame)
+    check_workers(client)
     shapes = on_pixels(frame, schema.geobox(image, "image"))
     data = da.asarray(image.data)
     data = data.rechunk((-1, *(data.chunks[1:] if image.chunks else (CHUNK, CHUNK))))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from lsdask import ledger, models, schema, store, tiling
+from lsdask import ledger, models, schema, store, tasks, tiling
 from lsdask.predict.jobs import Job
 from lsdask.predict.reaching import TRIED, change_block, missing, warn
 
@@ -53,7 +53,10 @@ def _settle(network: models.Runner, block: np.ndarray) -> str:
 
 def _there(client: "Client | None", function: Any, *arguments: Any) -> Any:
     """Call a function where the run will compute."""
-    return function(*arguments) if client is None else client.submit(function, *arguments, pure=False).result()
+    if client is None:
+        return function(*arguments)
+    tasks.check_workers(client)
+    return client.submit(function, *arguments, pure=False).result()
 
 
 def look(described: Job, client: "Client | None" = None) -> None:

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from lsdask import tasks
 from lsdask.streaming.holding import Batch
 from lsdask.streaming.reading import Source
 
@@ -34,35 +35,25 @@ def _by_threads(source: Source, threads: int) -> Iterator[Begin]:
 
 @contextmanager
 def _by_workers(source: Source, client: "Client") -> Iterator[Begin]:
-    """Send the source to each worker once, also to one that joins later; another does the read of one that dies."""
-    from distributed import WorkerPlugin
-
-    class Sources(WorkerPlugin):
-        """Holds the source of one stream on a worker."""
-
-        def __init__(self, name: str, source: Source) -> None:
-            self.name, self.source = name, source
-
-    name = f"lsdask-stream-{uuid.uuid4().hex}"
+    """Send the source to each worker once; another does the read of one that dies."""
+    tasks.check_workers(client)
     begun: list[Any] = []
+    with tasks.carried(client, source) as name:
 
-    def begin(window: Sequence[int]) -> Any:
-        begun[:] = [future for future in begun if not future.done()]
-        begun.append(client.submit(_on_worker, name, tuple(window), key=f"{name}-{uuid.uuid4().hex[:8]}", pure=False))
-        return begun[-1]
+        def begin(window: Sequence[int]) -> Any:
+            begun[:] = [future for future in begun if not future.done()]
+            key = f"{name}-{uuid.uuid4().hex[:8]}"
+            begun.append(client.submit(_on_worker, name, tuple(window), key=key, pure=False))
+            return begun[-1]
 
-    client.register_plugin(Sources(name, source))
-    try:
-        yield begin
-    finally:
-        if client.status == "running":
-            with suppress(OSError):  # a worker that dies just now takes its source with it
-                client.cancel(begun)
-                client.unregister_worker_plugin(name)
+        try:
+            yield begin
+        finally:
+            if client.status == "running":
+                with suppress(OSError):  # a worker that dies just now takes its reads with it
+                    client.cancel(begun)
 
 
 def _on_worker(name: str, window: tuple[int, int, int, int]) -> Batch:
-    from distributed import get_worker
-
-    source: Source = get_worker().plugins[name].source  # type: ignore[attr-defined]
+    source: Source = tasks.held(name)
     return source.read(window)

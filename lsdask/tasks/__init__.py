@@ -11,8 +11,10 @@ from lsdask.tasks.journal import metrics
 from lsdask.tasks.pools import Kernel, attempt
 from lsdask.tasks.reports import Failure, Place, Report
 from lsdask.tasks.running import run
+from lsdask.tasks.workers import ALIKE, Stranger, carried, check_workers, do, held, recognise, versions
 
 __all__ = [
+    "ALIKE",
     "FLUSH_SECONDS",
     "Checked",
     "Failure",
@@ -20,9 +22,16 @@ __all__ = [
     "Place",
     "Report",
     "Status",
+    "Stranger",
     "attempt",
+    "carried",
+    "check_workers",
+    "do",
+    "held",
     "metrics",
+    "recognise",
     "run",
     "status",
     "verify",
+    "versions",
 ]

@@ -86,8 +86,8 @@ def drive(pool: Pool, to_do: Iterator[Place], tally: Tally, lock: ledger.Lock) -
         running += _fill(pool, to_do, running)
         while running:
             lock.check()
-            pool.check()
             ended = _next(pool, FLUSH_SECONDS)
+            pool.check()
             if ended is not None:
                 running -= 1
                 tally.record(*ended)

@@ -4,7 +4,6 @@ import os
 import queue
 import threading
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from lsdask import store, tiling
 from lsdask.errors import Unfinished
 from lsdask.tasks.reports import Place
+from lsdask.tasks.workers import carried, held, recognise
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -124,10 +124,10 @@ class _ClusterPool:
     def __init__(self, client: "Client", kernel: Kernel, grid: tiling.Grid, retries: int, label: str) -> None:
         self.ended: queue.SimpleQueue[tuple[Place, Any]] = queue.SimpleQueue()
         self._client, self._label = client, label
-        self._name = f"lsdask-{uuid.uuid4().hex}"
-        self._work = _Work(kernel, grid, retries)
+        self._carried = carried(client, _Work(kernel, grid, retries))
         self._futures: dict[Place, Any] = {}
         self._window, self._counted = 0, -float("inf")
+        self._errors: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
 
     def submit(self, place: Place) -> None:
         key = f"{self._label}-{self._name[7:15]}-{place[0]}-{place[1]}"
@@ -137,6 +137,8 @@ class _ClusterPool:
 
     def _end(self, place: Place, future: Any) -> None:
         self._futures.pop(place, None)
+        if future.status == "error":
+            self._errors.put(future.exception())
         self.ended.put((place, future))
 
     def window(self) -> int:
@@ -147,28 +149,21 @@ class _ClusterPool:
         return self._window
 
     def check(self) -> None:
+        while not self._errors.empty():
+            recognise(self._client, self._errors.get())
         if self._client.status != "running":  # also while it connects again: the tiles in flight are lost to it
             do = "What is done stays done: start a cluster and run again with its client"
             raise Unfinished(f"The Dask scheduler is lost (the client is {self._client.status}). {do}.")
 
     def __enter__(self) -> Self:
-        from distributed import WorkerPlugin
-
-        class Kernels(WorkerPlugin):
-            """Holds the work of one run on a worker."""
-
-            def __init__(self, name: str, work: _Work) -> None:
-                self.name, self.work = name, work
-
-        self._client.register_plugin(Kernels(self._name, self._work))
+        self._name = self._carried.__enter__()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._client.status != "running":
-            return
-        with suppress(OSError):  # a worker that dies just now takes its kernel with it
-            self._client.cancel(list(self._futures.values()))
-            self._client.unregister_worker_plugin(self._name)
+        if self._client.status == "running":
+            with suppress(OSError):  # a worker that dies just now takes its tiles with it
+                self._client.cancel(list(self._futures.values()))
+        self._carried.__exit__(kind, error, trace)
 
 
 @dataclass(frozen=True)
@@ -183,6 +178,5 @@ class _Work:
 def _on_worker(name: str, place: Place) -> Outcome:
     from distributed import get_worker
 
-    worker = get_worker()
-    work: _Work = worker.plugins[name].work  # type: ignore[attr-defined]
-    return attempt(work.kernel, work.grid[place], work.retries, str(worker.name))
+    work: _Work = held(name)
+    return attempt(work.kernel, work.grid[place], work.retries, str(get_worker().name))

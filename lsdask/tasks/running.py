@@ -16,6 +16,7 @@ from lsdask.tasks.pools import Kernel, pool
 from lsdask.tasks.progress import Bar
 from lsdask.tasks.reports import Failure, Place, Report
 from lsdask.tasks.targets import Target, transaction
+from lsdask.tasks.workers import check_workers
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -82,9 +83,13 @@ def run(
     Raises
     ------
     BadInput, OtherPlan
-        Before any tile, if the target cannot be this run's, or ``void`` is not one bool a tile.
+        Before any tile, if the target cannot be this run's, ``void`` is not one bool a tile, or a process of the
+        cluster has no lsdask or other versions: see ``check_workers``.
+    Unfinished
+        If the scheduler is lost, or a worker of other versions joins.
     """
     begun = time.perf_counter()
+    check_workers(client)
     target = store.text(target)
     grid = tiling.grid((template.sizes["y"], template.sizes["x"]), tile, halo=halo)
     chunk = chunk or (512 if tile % 512 == 0 else tile)

@@ -1,0 +1,231 @@
+"""The workers of a cluster: that they compute what this process would, and that each has what a run needs.
+
+The processes of a run have the same lsdask, and the same Python, NumPy, torch and Zarr up to the second number of
+their versions: code travels between them, scores do not depend on who computed them, and later numbers mend faults.
+Of the scheduler, which unpickles and does not compute, lsdask and Python are asked.
+
+They are asked when a run begins, and a worker that joins later when it gets its first task, which it does not do.
+"""
+
+import sys
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+import lsdask
+from lsdask.errors import BadInput, Unfinished, sentence
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+ALIKE = ("numpy", "torch", "zarr")
+"""What decides results besides lsdask and Python."""
+
+Versions = Mapping[str, str | None]
+"""From names to versions; None for what is not there."""
+
+
+class Stranger(Unfinished):
+    """A worker of other versions was given a task, and has not done it."""
+
+
+def check_workers(client: "Client | None") -> None:
+    """Refuse a cluster of which some process would compute something else than this one, or cannot.
+
+    Parameters
+    ----------
+    client : distributed.Client or None
+        Its scheduler and the workers that it has now are asked; None is this process.
+
+    Raises
+    ------
+    BadInput
+        If one has no lsdask, or other versions; it is named, with its versions and ours.
+    """
+    if client is None:
+        return
+    told: Any = client.get_versions(packages=list(ALIKE))  # moves no code, which another Python could not run
+    held = {SCHEDULER: told["scheduler"]["packages"]}
+    held |= {_worker(address): one["packages"] for address, one in told["workers"].items()}
+    _refuse({name: {"python": packages["python"].rsplit(".", 2)[0]} for name, packages in held.items()})
+    _refuse({SCHEDULER: {"lsdask": client.run_on_scheduler(_probe())}})
+    own = client.run(_probe(), on_error="ignore")  # a worker that ends just now is not asked
+    asked = {_worker(address): found for address, found in own.items() if _worker(address) in held}
+    _refuse({name: {"lsdask": found, **{one: held[name][one] for one in ALIKE}} for name, found in asked.items()})
+
+
+SCHEDULER = "the scheduler"
+
+
+def _worker(address: str) -> str:
+    return f"worker {address}"
+
+
+def _refuse(told: Mapping[str, Versions]) -> None:
+    """Raise if some of the processes differ from this one."""
+    ours = versions()
+    found = {name: differences(theirs, ours) for name, theirs in told.items()}
+    strange = [name for name, differ in found.items() if differ]
+    if strange:
+        rule = "have the versions of this process in its scheduler and in each worker"
+        more = f", and {len(strange) - 1} more differ" if strange[1:] else ""
+        got = f"{strange[0]} with {', '.join(found[strange[0]])}{more}"
+        raise BadInput(sentence("client", rule, got, ADVICE))
+
+
+ADVICE = "Give all of them one environment or image"
+
+
+def _probe() -> Callable[[], str | None]:
+    """Make what says which lsdask a process has; it travels whole, as there may be none to find it in."""
+
+    def own() -> str | None:
+        try:
+            import lsdask
+        except ImportError:
+            return None
+        return getattr(lsdask, "__version__", None)
+
+    return own
+
+
+# Versions
+
+
+def versions() -> Versions:
+    """Give the versions that all processes of a run share."""
+    return {
+        "lsdask": lsdask.__version__,
+        "python": ".".join(map(str, sys.version_info[:3])),
+        **{name: _installed(name) for name in ALIKE},
+    }
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def differences(theirs: Versions, ours: Versions) -> list[str]:
+    """Say what of their versions is not ours: lsdask as a whole, others up to their second number.
+
+    Examples
+    --------
+    >>> differences({"lsdask": "0.1.0", "torch": "2.9.1+cpu"}, {"lsdask": "0.1.0", "torch": "2.9.0", "zarr": "3.1.0"})
+    []
+    >>> differences({"lsdask": None, "torch": "2.10.0"}, {"lsdask": "0.1.0", "torch": "2.9.0"})
+    ['no lsdask (here 0.1.0)', 'torch 2.10.0 (here 2.9.0)']
+    """
+    return [
+        f"{f'{name} {their}' if their else f'no {name}'} (here {ours[name]})"
+        for name, their in theirs.items()
+        if _counts(name, their) != _counts(name, ours[name])
+    ]
+
+
+def _counts(name: str, told: str | None) -> str | None:
+    """Give the part of a version that has to be the same."""
+    return told if told is None or name == "lsdask" else ".".join(told.split(".")[:2])
+
+
+# What workers carry
+
+
+@contextmanager
+def carried(client: "Client", thing: Any) -> Iterator[str]:
+    """Send a thing to each worker once, also to one that joins or restarts later, until the block ends.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    thing : object
+        Picklable; only workers with the versions of this process open it.
+
+    Yields
+    ------
+    str
+        What a task calls it: ``held(name)``.
+    """
+    from distributed import WorkerPlugin
+    from distributed.protocol import pickle
+
+    class Carried(WorkerPlugin):
+        """Holds a thing on a worker. It travels whole, to arrive also where lsdask is another or is not there."""
+
+        def __init__(self, name: str, ours: Versions, sent: bytes) -> None:
+            self.name, self.ours, self.sent = name, ours, sent
+
+        def setup(self, worker: Any) -> None:
+            from distributed.protocol import pickle
+
+            try:
+                from lsdask.tasks.workers import differences, versions
+            except ImportError:
+                return  # no task can begin here, which its client recognises
+            self.strange = differences(versions(), self.ours)
+            if not self.strange:
+                self.thing = pickle.loads(self.sent)
+
+    name = f"lsdask-{uuid.uuid4().hex}"
+    client.register_plugin(Carried(name, versions(), pickle.dumps(thing)))
+    try:
+        yield name
+    finally:
+        if client.status == "running":
+            with suppress(OSError):  # a worker that ends just now takes the thing with it
+                client.unregister_worker_plugin(name)
+
+
+def held(name: str) -> Any:
+    """Give the thing of that name, in a task.
+
+    Raises
+    ------
+    Stranger
+        If this worker has other versions than the run's.
+    """
+    from distributed import get_worker
+
+    worker = get_worker()
+    found: Any = worker.plugins[name]
+    if found.strange:
+        raise _stranger(worker.address, found.strange)
+    return found.thing
+
+
+def do(ours: Versions, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function, in a task, for a process of these versions.
+
+    Raises
+    ------
+    Stranger
+        If this worker has others.
+    """
+    from distributed import get_worker
+
+    strange = differences(versions(), ours)
+    if strange:
+        raise _stranger(get_worker().address, strange)
+    return function(*arguments)
+
+
+def recognise(client: "Client", error: BaseException | None) -> None:
+    """Raise Stranger if a task ended by this error because its worker has other versions, or no lsdask."""
+    if isinstance(error, Stranger):
+        raise error
+    if isinstance(error, ImportError) and (error.name or "").partition(".")[0] == "lsdask":
+        try:
+            check_workers(client)
+        except BadInput as told:
+            raise Stranger(f"{told} {AGAIN}") from error
+
+
+def _stranger(address: str, strange: list[str]) -> Stranger:
+    return Stranger(f"Worker {address} has joined with {', '.join(strange)}. {ADVICE}. {AGAIN}")
+
+
+AGAIN = "It was given nothing to compute, and what is done stays done: run again."
