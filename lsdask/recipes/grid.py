@@ -300,8 +300,9 @@ class _There:
         step = self._steps.pop(future)
         try:
             return step.name, future.result()
+        except tasks.Stranger:
+            raise
         except Exception as error:  # the workers that tried it have died
-            tasks.recognise(self._client, error)
             return step.name, blame(step, self._out, error)
 
 

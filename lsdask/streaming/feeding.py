@@ -38,12 +38,13 @@ def _by_workers(source: Source, client: "Client") -> Iterator[Begin]:
     """Send the source to each worker once; another does the read of one that dies."""
     tasks.check_workers(client)
     begun: list[Any] = []
-    with tasks.carried(client, source) as name:
+    with tasks.carried(client, source) as cargo:
 
         def begin(window: Sequence[int]) -> Any:
+            cargo.check()
             begun[:] = [future for future in begun if not future.done()]
-            key = f"{name}-{uuid.uuid4().hex[:8]}"
-            begun.append(client.submit(_on_worker, name, tuple(window), key=key, pure=False))
+            key = f"{cargo.name}-{uuid.uuid4().hex[:8]}"
+            begun.append(client.submit(_on_worker, cargo.name, tuple(window), key=key, pure=False))
             return begun[-1]
 
         try:

@@ -11,11 +11,12 @@ from lsdask.tasks.journal import metrics
 from lsdask.tasks.pools import Kernel, attempt
 from lsdask.tasks.reports import Failure, Place, Report
 from lsdask.tasks.running import run
-from lsdask.tasks.workers import ALIKE, Stranger, carried, check_workers, do, held, recognise, versions
+from lsdask.tasks.workers import ALIKE, Cargo, Stranger, carried, check_workers, do, held, versions
 
 __all__ = [
     "ALIKE",
     "FLUSH_SECONDS",
+    "Cargo",
     "Checked",
     "Failure",
     "Kernel",
@@ -29,7 +30,6 @@ __all__ = [
     "do",
     "held",
     "metrics",
-    "recognise",
     "run",
     "status",
     "verify",

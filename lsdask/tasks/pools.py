@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from lsdask import store, tiling
 from lsdask.errors import Unfinished
 from lsdask.tasks.reports import Place
-from lsdask.tasks.workers import carried, held, recognise
+from lsdask.tasks.workers import carried, held
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -127,18 +127,16 @@ class _ClusterPool:
         self._carried = carried(client, _Work(kernel, grid, retries))
         self._futures: dict[Place, Any] = {}
         self._window, self._counted = 0, -float("inf")
-        self._errors: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
 
     def submit(self, place: Place) -> None:
-        key = f"{self._label}-{self._name[7:15]}-{place[0]}-{place[1]}"
-        future = self._client.submit(_on_worker, self._name, place, key=key, pure=False)
+        name = self._cargo.name
+        key = f"{self._label}-{name[7:15]}-{place[0]}-{place[1]}"
+        future = self._client.submit(_on_worker, name, place, key=key, pure=False)
         self._futures[place] = future
         future.add_done_callback(lambda ended: self._end(place, ended))
 
     def _end(self, place: Place, future: Any) -> None:
         self._futures.pop(place, None)
-        if future.status == "error":
-            self._errors.put(future.exception())
         self.ended.put((place, future))
 
     def window(self) -> int:
@@ -149,14 +147,13 @@ class _ClusterPool:
         return self._window
 
     def check(self) -> None:
-        while not self._errors.empty():
-            recognise(self._client, self._errors.get())
+        self._cargo.check()
         if self._client.status != "running":  # also while it connects again: the tiles in flight are lost to it
             do = "What is done stays done: start a cluster and run again with its client"
             raise Unfinished(f"The Dask scheduler is lost (the client is {self._client.status}). {do}.")
 
     def __enter__(self) -> Self:
-        self._name = self._carried.__enter__()
+        self._cargo = self._carried.__enter__()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:

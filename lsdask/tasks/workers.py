@@ -11,6 +11,7 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
 ALIKE = ("numpy", "torch", "zarr")
 """What decides results besides lsdask and Python."""
+
+SCHEDULER = "the scheduler"
+ADVICE = "Give all of them one environment or image"
+AGAIN = "It was given nothing to compute, and what is done stays done: run again."
 
 Versions = Mapping[str, str | None]
 """From names to versions; None for what is not there."""
@@ -56,9 +61,6 @@ def check_workers(client: "Client | None") -> None:
     _refuse({name: {"lsdask": found, **{one: held[name][one] for one in ALIKE}} for name, found in asked.items()})
 
 
-SCHEDULER = "the scheduler"
-
-
 def _worker(address: str) -> str:
     return f"worker {address}"
 
@@ -73,9 +75,6 @@ def _refuse(told: Mapping[str, Versions]) -> None:
         more = f", and {len(strange) - 1} more differ" if strange[1:] else ""
         got = f"{strange[0]} with {', '.join(found[strange[0]])}{more}"
         raise BadInput(sentence("client", rule, got, ADVICE))
-
-
-ADVICE = "Give all of them one environment or image"
 
 
 def _probe() -> Callable[[], str | None]:
@@ -135,8 +134,29 @@ def _counts(name: str, told: str | None) -> str | None:
 # What workers carry
 
 
+@dataclass(frozen=True)
+class Cargo:
+    """What each worker of a run carries.
+
+    Attributes
+    ----------
+    name : str
+        What a task calls it: ``held(name)``.
+    strangers : list of str
+        Workers that have joined with other versions, and these.
+    """
+
+    name: str
+    strangers: list[str]
+
+    def check(self) -> None:
+        """Raise Stranger if one has joined."""
+        if self.strangers:
+            raise Stranger(f"{self.strangers[0]} {ADVICE}. {AGAIN}")
+
+
 @contextmanager
-def carried(client: "Client", thing: Any) -> Iterator[str]:
+def carried(client: "Client", thing: Any) -> Iterator[Cargo]:
     """Send a thing to each worker once, also to one that joins or restarts later, until the block ends.
 
     Parameters
@@ -147,37 +167,48 @@ def carried(client: "Client", thing: Any) -> Iterator[str]:
 
     Yields
     ------
-    str
-        What a task calls it: ``held(name)``.
+    Cargo
     """
+    cargo = Cargo(f"lsdask-{uuid.uuid4().hex}", [])
+    client.subscribe_topic(cargo.name, lambda event: cargo.strangers.append(event[1]))
+    client.register_plugin(_carrier(cargo.name, thing))
+    try:
+        yield cargo
+    finally:
+        if client.status == "running":
+            client.unsubscribe_topic(cargo.name)
+            with suppress(OSError):  # a worker that ends just now takes the thing with it
+                client.unregister_worker_plugin(cargo.name)
+
+
+def _carrier(name: str, thing: Any) -> Any:
+    """Make what holds a thing on a worker. It travels whole, to arrive also where lsdask is another or is not there."""
     from distributed import WorkerPlugin
     from distributed.protocol import pickle
 
-    class Carried(WorkerPlugin):
-        """Holds a thing on a worker. It travels whole, to arrive also where lsdask is another or is not there."""
-
-        def __init__(self, name: str, ours: Versions, sent: bytes) -> None:
+    class Carrier(WorkerPlugin):
+        def __init__(self, name: str, ours: Any, sent: bytes) -> None:
             self.name, self.ours, self.sent = name, ours, sent
 
-        def setup(self, worker: Any) -> None:
+        async def setup(self, worker: Any) -> None:
+            from asyncio import sleep
+
             from distributed.protocol import pickle
 
             try:
                 from lsdask.tasks.workers import differences, versions
             except ImportError:
-                return  # no task can begin here, which its client recognises
-            self.strange = differences(versions(), self.ours)
+                self.strange = f"Worker {worker.address} has joined without lsdask (here {self.ours['lsdask']})."
+            else:
+                differ = differences(versions(), self.ours)
+                self.strange = f"Worker {worker.address} has joined with {', '.join(differ)}." if differ else ""
             if not self.strange:
                 self.thing = pickle.loads(self.sent)
+                return
+            worker.log_event(self.name, self.strange)
+            await sleep(1.0)  # to be heard: a worker without lsdask ends by its first task, which it cannot open
 
-    name = f"lsdask-{uuid.uuid4().hex}"
-    client.register_plugin(Carried(name, versions(), pickle.dumps(thing)))
-    try:
-        yield name
-    finally:
-        if client.status == "running":
-            with suppress(OSError):  # a worker that ends just now takes the thing with it
-                client.unregister_worker_plugin(name)
+    return Carrier(name, versions(), pickle.dumps(thing))
 
 
 def held(name: str) -> Any:
@@ -190,10 +221,9 @@ def held(name: str) -> Any:
     """
     from distributed import get_worker
 
-    worker = get_worker()
-    found: Any = worker.plugins[name]
+    found: Any = get_worker().plugins[name]
     if found.strange:
-        raise _stranger(worker.address, found.strange)
+        raise Stranger(f"{found.strange} {ADVICE}. {AGAIN}")
     return found.thing
 
 
@@ -207,25 +237,7 @@ def do(ours: Versions, function: Callable[..., Any], *arguments: Any) -> Any:
     """
     from distributed import get_worker
 
-    strange = differences(versions(), ours)
-    if strange:
-        raise _stranger(get_worker().address, strange)
+    differ = differences(versions(), ours)
+    if differ:
+        raise Stranger(f"Worker {get_worker().address} has joined with {', '.join(differ)}. {ADVICE}. {AGAIN}")
     return function(*arguments)
-
-
-def recognise(client: "Client", error: BaseException | None) -> None:
-    """Raise Stranger if a task ended by this error because its worker has other versions, or no lsdask."""
-    if isinstance(error, Stranger):
-        raise error
-    if isinstance(error, ImportError) and (error.name or "").partition(".")[0] == "lsdask":
-        try:
-            check_workers(client)
-        except BadInput as told:
-            raise Stranger(f"{told} {AGAIN}") from error
-
-
-def _stranger(address: str, strange: list[str]) -> Stranger:
-    return Stranger(f"Worker {address} has joined with {', '.join(strange)}. {ADVICE}. {AGAIN}")
-
-
-AGAIN = "It was given nothing to compute, and what is done stays done: run again."
