@@ -44,7 +44,7 @@ def table(title: str, rows: Iterable[tuple[str, str]]) -> str:
 
 
 def console(**options: Any) -> Any:
-    """Give rich's console for a bar: in a notebook without ipywidgets one that writes plain text, and no warning.
+    """Give rich's console for a bar: in a notebook without ipywidgets one that writes a line at the end, as to a file.
 
     Parameters
     ----------
@@ -57,7 +57,10 @@ def console(**options: Any) -> Any:
     """
     from rich.console import Console
 
-    return Console(force_jupyter=None if find_spec("ipywidgets") else False, **options)
+    console = Console(**options)
+    if console.is_jupyter and not find_spec("ipywidgets"):  # of which rich would warn at every bar
+        return Console(force_jupyter=False, force_terminal=False, **options)
+    return console
 
 
 def size(count: float) -> str:

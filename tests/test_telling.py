@@ -74,13 +74,15 @@ def test_a_table_says_what_it_is_given(title: str, rows: list[tuple[str, str]]) 
     assert read.rows == [[seen(name), seen(text)] for name, text in rows]
 
 
-@pytest.mark.parametrize(("installed", "expected"), [(True, None), (False, False)])
-def test_a_bar_asks_for_widgets_only_where_they_are(installed: bool, expected: bool | None, monkeypatch: Any) -> None:
+@pytest.mark.parametrize("notebook", [True, False])
+@pytest.mark.parametrize("installed", [True, False])
+def test_a_bar_asks_for_widgets_only_where_they_are(installed: bool, notebook: bool, monkeypatch: Any) -> None:
     monkeypatch.setattr(telling, "find_spec", lambda name: object() if installed else None)
-    asked: dict[str, Any] = {}
-    monkeypatch.setattr("rich.console.Console", lambda **options: asked.update(options))
-    telling.console(stderr=True)
-    assert asked == {"force_jupyter": expected, "stderr": True}
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: notebook)
+    console = telling.console(stderr=True)
+    assert console.stderr
+    assert console.is_jupyter == (notebook and installed)
+    assert not (notebook and console.is_terminal)
 
 
 def test_a_table_has_no_colours_of_its_own() -> None:

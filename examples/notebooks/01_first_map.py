@@ -1,9 +1,9 @@
 # %% [markdown]
 # # A first map in ten minutes
 #
-# From a satellite scene to a map of landslides, with its outlines and an honest score. The scene is made up: a piece of
-# coast like the Serra do Mar, Brazil, in which every landslide is known. Nothing is downloaded. Each step names the
-# line that takes your own data instead.
+# From a satellite scene to a map of landslides, with its outlines and an honest score. The scene is made up: a
+# piece of coast like the Serra do Mar, Brazil, in which every landslide is known. Nothing is downloaded. Each step
+# names the line that takes your own data instead.
 #
 # You need no more than this folder and `pip install lsdask[notebooks]`. It runs in about a minute on one core.
 
@@ -24,8 +24,8 @@ shutil.rmtree(out, ignore_errors=True)
 out.mkdir(parents=True)
 
 # %% [markdown]
-# Heavy steps run on a Dask cluster. This one is just the threads of this notebook; one of many machines is used in the
-# same way. Open the link in another tab: its *Task Stream* shows every tile as it is computed.
+# Heavy steps run on a Dask cluster. This one is just the threads of this notebook; one of many machines is used in
+# the same way. Open the link in another tab: its *Task Stream* shows every tile as it is computed.
 
 # %%
 client = Client(processes=False, protocol="tcp", host="127.0.0.1", dashboard_address="127.0.0.1:0")
@@ -34,7 +34,8 @@ client.dashboard_link
 # %% [markdown]
 # ## 1. A scene
 #
-# Yours: `scene = ls.scenes.open("scenes/*.tif")`, and `ls.inventory.rasterize("landslides.gpkg", scene)` for the mask.
+# Yours: `scene = ls.scenes.open("scenes/*.tif")`, and `ls.inventory.rasterize("landslides.gpkg", scene)` for the
+# mask.
 
 # %%
 land = ls.synthetic.landscape((768, 768), seed=4)
@@ -61,8 +62,8 @@ image = ls.store.open(out / "mosaic.zarr")
 ls.report.figure_scene(image, polygons=land.polygons)
 
 # %% [markdown]
-# Bands here are blue, green, red and near infrared. The yellow outlines are the landslides that we know of. The empty
-# corner is the sea: it has no data, and is never taken for "no landslide".
+# Bands here are blue, green, red and near infrared. The yellow outlines are the landslides that we know of. The
+# empty corner is the sea: it has no data, and is never taken for "no landslide".
 #
 # ## 2. Tiles to learn from
 #
@@ -95,8 +96,8 @@ trained.model
 # %% [markdown]
 # ## 4. The map
 #
-# Ask first what it will take, then do it. Each tile is read with a *halo*, as much of its surroundings as the network
-# looks at; that is why there are no seams.
+# Ask first what it will take, then do it. Each tile is read with a *halo*, as much of its surroundings as the
+# network looks at; that is why there are no seams.
 
 # %%
 ls.predict.plan(out / "mosaic.zarr", out / "scores.zarr", out / "model", tile=384, client=client)
@@ -139,5 +140,5 @@ client.close()
 costs.table(out, begun)
 
 # %% [markdown]
-# **Next:** [scenes from a catalogue](02_catalogue_to_mosaic.ipynb), or
-# [training with more care](04_tiles_and_training.ipynb).
+# **Next:** [scenes from a catalogue](02_catalogue_to_mosaic.ipynb), or [training with more
+# care](04_tiles_and_training.ipynb).

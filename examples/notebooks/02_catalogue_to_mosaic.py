@@ -1,12 +1,12 @@
 # %% [markdown]
 # # From a catalogue to a mosaic
 #
-# Satellite archives are listed in STAC catalogues: one *item* a scene, saying when, where, how cloudy, and where its
-# pixels lie. This notebook searches one, opens what it finds as one cube, hides clouds, and writes a mosaic without
-# them.
+# Satellite archives are listed in STAC catalogues: one *item* a scene, saying when, where, how cloudy, and where
+# its pixels lie. This notebook searches one, opens what it finds as one cube, hides clouds, and writes a mosaic
+# without them.
 #
-# So that it runs anywhere, also without a network, the catalogue is a small one on this machine: six cloudy
-# dates of a made-up coast, served by a real STAC API. Set `STAC_API` to use another; the lines stay the same.
+# So that it runs anywhere, also without a network, the catalogue is a small one on this machine: six cloudy dates
+# of a made-up coast, served by a real STAC API. Set `STAC_API` to use another; the lines stay the same.
 
 # %%
 # %matplotlib inline
@@ -36,8 +36,8 @@ api
 # %% [markdown]
 # ## Search
 #
-# A place, a time, a collection. The items are kept in a file, so that the work can be done again when the catalogue has
-# changed or is out of reach: `ls.scenes.read` gives them back.
+# A place, a time, a collection. The items are kept in a file, so that the work can be done again when the catalogue
+# has changed or is out of reach: `ls.scenes.read` gives them back.
 
 # %%
 place = (-46.360, -23.545, -46.325, -23.510)  # west, south, east, north, in degrees; or a GeoPackage
@@ -48,8 +48,8 @@ ls.scenes.save(items, out / "items.geojson")
 # %% [markdown]
 # ## Open them as one cube
 #
-# **What is lazy.** `load` reads the items, not the pixels. The cube below has a time axis and knows where each of its
-# pieces comes from; a piece is fetched when something needs it.
+# **What is lazy.** `load` reads the items, not the pixels. The cube below has a time axis and knows where each of
+# its pieces comes from; a piece is fetched when something needs it.
 
 # %%
 bands = ["blue", "green", "red", "nir"]
@@ -63,8 +63,9 @@ ls.report.figure_scene(cube.isel(time=0))
 # %% [markdown]
 # ## Hide the clouds
 #
-# A mask says where a pixel is *valid*: `True` means that the ground is seen. Sentinel-2 comes with a class for every
-# pixel; clouds and their shadows are hidden, and three pixels around them too, as their edges are often missed.
+# A mask says where a pixel is *valid*: `True` means that the ground is seen. Sentinel-2 comes with a class for
+# every pixel; clouds and their shadows are hidden, and three pixels around them too, as their edges are often
+# missed.
 
 # %%
 clear = ls.mosaic.grow(ls.mosaic.mask(quality, "scl"), 3)
@@ -117,5 +118,5 @@ client.close()
 costs.table(out, begun)
 
 # %% [markdown]
-# **Next:** [clusters](03_clusters_of_serra_do_mar.ipynb), which need no labels, or
-# [tiles and training](04_tiles_and_training.ipynb), which do.
+# **Next:** [clusters](03_clusters_of_serra_do_mar.ipynb), which need no labels, or [tiles and
+# training](04_tiles_and_training.ipynb), which do.
