@@ -1,7 +1,6 @@
 """The application: what every command shares."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +13,6 @@ from lsdask.errors import BadInput, NotFound, sentence
 
 if TYPE_CHECKING:
     import pandas as pd
-    from distributed import Client
 
 STEPS = (
     "demo",
@@ -29,6 +27,7 @@ STEPS = (
     "polygons",
     "info",
     "reproduce",
+    "bench",
 )
 
 
@@ -58,8 +57,6 @@ Store = Annotated[
     str, typer.Argument(help="A Zarr store of lsdask, or any with one image: a path or URL.", show_default=False)
 ]
 Out = Annotated[str, typer.Argument(help="The new store: a path or URL.", show_default=False)]
-Workers = Annotated[int, typer.Option(help="Processes of a local Dask cluster; 0: threads of this process.", min=0)]
-Scheduler = Annotated[str | None, typer.Option(help="Address of a Dask scheduler to run on instead.")]
 
 
 def show(title: str, rows: Any) -> None:
@@ -86,30 +83,6 @@ def finish(report: Any) -> None:
     console.print(str(report), highlight=False)
     if report.failed:
         raise typer.Exit(1)
-
-
-@contextmanager
-def client_of(workers: int, scheduler: str | None) -> Iterator["Client | None"]:
-    """A client of the scheduler named, of a local cluster, or none."""
-    if scheduler is None and workers == 0:
-        yield None
-        return
-    from distributed import Client
-
-    try:
-        client = Client(scheduler, timeout=10) if scheduler else _local(workers)
-    except (OSError, TimeoutError) as error:
-        if scheduler is None:
-            raise
-        raise BadInput(sentence("scheduler", "be the address of a running Dask scheduler", scheduler)) from error
-    with client:
-        yield client
-
-
-def _local(workers: int) -> "Client":
-    from distributed import Client
-
-    return Client(n_workers=workers, threads_per_worker=1, dashboard_address=None)
 
 
 # Reading options

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import lsdask as ls
-from lsdask.cli.app import Out, Scheduler, Store, Workers, app, client_of, console, finish, numbers, table_of
+from lsdask.cli.app import Out, Store, app, console, finish, numbers, table_of
 from lsdask.cli.inputs import labels_of, streams_of
+from lsdask.cli.running import Cluster, Scheduler, Workers, client_of
 from lsdask.errors import BadInput, sentence
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def cluster(
     plots: Annotated[Path | None, typer.Option(help="Folder for charts to choose k by, spectra and the map.")] = None,
     seed: Annotated[int, typer.Option(help="Of the sample and the starts.")] = 0,
     workers: Workers = 0,
+    cluster: Cluster = None,
     scheduler: Scheduler = None,
 ) -> None:
     """Cluster the pixels of a mosaic by k-means, all k in one reading, and write the labels."""
@@ -46,7 +48,7 @@ def cluster(
             ls.kmeans.save(found, centers)
     if found.attrs["n_samples"] < samples and found.attrs["n_samples"] == found.attrs["n_valid"]:
         console.print(f"Fitted on all {found.attrs['n_valid']:,} valid pixels.", highlight=False)
-    with client_of(workers, scheduler) as client:
+    with client_of(workers, cluster, scheduler) as client:
         report = ls.kmeans.write(image, found, out, tile=tile, client=client)
     measures = ls.kmeans.describe(image, found)
     console.print(table_of(measures.reset_index(), {"k": "{:.0f}"}))

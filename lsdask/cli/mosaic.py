@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 import typer
 
 import lsdask as ls
-from lsdask.cli.app import Scheduler, Workers, app, client_of, console, finish, floats, names, there
+from lsdask.cli.app import app, console, finish, floats, names, there
+from lsdask.cli.running import Cluster, Scheduler, Workers, client_of
 from lsdask.errors import BadInput, sentence
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ def mosaic(
         Path | None, typer.Option(help="Also write a cloud-optimised GeoTIFF.", rich_help_panel=MORE)
     ] = None,
     workers: Workers = 0,
+    cluster: Cluster = None,
     scheduler: Scheduler = None,
 ) -> None:
     """Put scenes on one grid, hide clouds, composite, and write one mosaic. Run again to go on where it stopped."""
@@ -126,7 +128,7 @@ def mosaic(
     image = _composite(cube, hidden, method=method, by=by, feather=feather, event=event, looks=looks)
     if dem is not None:
         image = _with_terrain(image, dem, names(terrain) or [])
-    with client_of(workers, scheduler) as client:
+    with client_of(workers, cluster, scheduler) as client:
         report = ls.mosaic.write(image.rename("mosaic"), out, client=client)
         if not report.failed and overviews:
             ls.mosaic.overviews(out, client=client)

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 import lsdask as ls
-from lsdask.cli.app import Scheduler, Workers, app, client_of, console, finish
+from lsdask.cli.app import app, console, finish
+from lsdask.cli.running import Cluster, Scheduler, Workers, client_of
 from lsdask.errors import BadInput, sentence
 
 
@@ -29,10 +30,11 @@ def predict(
         str | None, typer.Option(help="A store of scores to go on with, as it was begun; without other arguments.")
     ] = None,
     workers: Workers = 0,
+    cluster: Cluster = None,
     scheduler: Scheduler = None,
 ) -> None:
     """Apply a model to a mosaic and write the scores. Run again to go on where it stopped."""
-    with client_of(workers, scheduler) as client:
+    with client_of(workers, cluster, scheduler) as client:
         if resume is not None:
             finish(ls.predict.resume(resume, client=client))
             return

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from lsdask.cli.app import Scheduler, Workers, app, client_of, console, finish
+from lsdask.cli.app import app, console, finish
+from lsdask.cli.running import Cluster, Scheduler, Workers, client_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,6 +31,7 @@ def reproduce(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the steps and what they cost; do none.")] = False,
     seed: Annotated[int, typer.Option(help="Of every draw.")] = 0,
     workers: Workers = 0,
+    cluster: Cluster = None,
     scheduler: Scheduler = None,
 ) -> None:
     """Run the experiments of a paper on your scenes, and print its tables beside what it printed."""
@@ -42,7 +44,7 @@ def reproduce(
     if dry_run:
         _tell(f"{paper} at scale {scale}", recipe, grid.wanted(steps, patterns), out, workers)
         return
-    with client_of(workers, scheduler) as client:
+    with client_of(workers, cluster, scheduler) as client:
         report = papers.reproduce(
             paper, data, out, scale=scale, seed=seed, only=patterns, retry=retry, client=client, **options
         )

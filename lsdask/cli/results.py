@@ -8,8 +8,9 @@ import typer
 from rich.table import Table
 
 import lsdask as ls
-from lsdask.cli.app import Scheduler, Store, Workers, app, client_of, console, finish, names, table_of, there
+from lsdask.cli.app import Store, app, console, finish, names, table_of, there
 from lsdask.cli.inputs import POLYGONS, mask_of
+from lsdask.cli.running import Cluster, Scheduler, Workers, client_of
 from lsdask.cli.saving import check, save
 from lsdask.errors import BadInput, sentence
 
@@ -51,6 +52,7 @@ def evaluate(
     figures: Annotated[Path | None, typer.Option(help="Folder for figures, as .png and .pdf.")] = None,
     agreement: Annotated[str | None, typer.Option(help="New store for the map of true and false pixels.")] = None,
     workers: Workers = 0,
+    cluster: Cluster = None,
     scheduler: Scheduler = None,
 ) -> None:
     """Score a map against a mask: precision, recall, F1, IoU, MCC, accuracy, AP, AUC over all known pixels."""
@@ -61,7 +63,7 @@ def evaluate(
     valid, choose = _ground(tiles, best, image)
     given: dict[str, Any] = {"valid": valid, "class_": _label(image, class_)}
     maps = {place: ls.store.open(place) for place in (scores, *(also or []))}
-    with client_of(workers, scheduler) as client:
+    with client_of(workers, cluster, scheduler) as client:
         table = ls.evaluate.compare(maps, truth, threshold=threshold, choose=choose, by=best or "f1", **given)
         _show(table)
         given["threshold"] = float(table["threshold"].iloc[0])
@@ -204,6 +206,7 @@ def polygons(
     cog: Annotated[Path | None, typer.Option(help="Also write the scores here, as a GeoTIFF with overviews.")] = None,
     model: Annotated[Path | None, typer.Option(help="Model folder, to be described beside.")] = None,
     workers: Workers = 0,
+    cluster: Cluster = None,
     scheduler: Scheduler = None,
 ) -> None:
     """Turn scores into an inventory of polygons, with a STAC item beside it. Fill and simplify hold it in memory."""
@@ -216,7 +219,7 @@ def polygons(
     }
     mosaic = None if image is None else ls.store.open(image)
     heights = None if dem is None else _heights(dem, opened)
-    with client_of(workers, scheduler) as client:
+    with client_of(workers, cluster, scheduler) as client:
         if fill or simplify:
             whole = ls.inventory.vectorize(opened, **options, client=client)
             frames = iter([_shaped(whole, fill, simplify)])
