@@ -1,14 +1,23 @@
 """lsdask where other programs hand out the machines: the same bits, and strange workers refused."""
 
+import hashlib
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import dask
 import pytest
 import schedulers
+import servers
+
+import lsdask as ls
+from lsdask.cli import running
+from lsdask.cli.running import client_of
+from lsdask.errors import BadInput
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "clusters"
 
@@ -18,35 +27,154 @@ def nothing() -> Iterator[schedulers.Environment]:
     yield {}
 
 
-def example(name: str, out: Path, environment: schedulers.Environment, *arguments: str) -> dict[str, str]:
-    """Run an example as its user would; give what it printed of each store."""
-    command = [sys.executable, str(EXAMPLES / f"{name}.py"), "--out", str(out), *arguments]
-    quiet = {"DASK_DISTRIBUTED__DASHBOARD__LINK": "", "OMP_NUM_THREADS": "1", **environment}
-    done = subprocess.run(command, cwd=out.parent, env=os.environ | quiet, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stderr
-    lines = [line.split() for line in done.stdout.splitlines() if line.endswith(".zarr")]
+WHERE = {"local": nothing, "ssh": schedulers.sshd, "slurm": schedulers.slurm, "gateway": schedulers.gateway}
+
+
+def command(*arguments: object, folder: Path, environment: schedulers.Environment) -> str:
+    """Run a command as its user would; give what it printed."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    done = subprocess.run(
+        [str(argument) for argument in arguments], cwd=folder, env=env, capture_output=True, text=True, timeout=500
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def digests(printed: str) -> dict[str, str]:
+    lines = [line.split() for line in printed.splitlines() if line.endswith(".zarr")]
     return {store: digest for digest, store in lines}
 
 
+ALONE = f"""
+import sys; sys.path.insert(0, {str(EXAMPLES)!r})
+from pathlib import Path
+from work import work
+for store, digest in work(None, Path(sys.argv[1])).items():
+    print(digest, store)
+"""
+
+
 @pytest.fixture(scope="module")
-def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The same work without a cluster."""
-    code = (
-        f"import sys; sys.path.insert(0, {str(EXAMPLES)!r}); from pathlib import Path; from work import work\n"
-        "for store, digest in work(None, Path(sys.argv[1])).items(): print(digest, store)"
-    )
+def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """The same work without a cluster: its folder, and the checksums of its stores."""
     out = tmp_path_factory.mktemp("alone")
-    done = subprocess.run([sys.executable, "-c", code, str(out)], capture_output=True, text=True, check=True)
-    return {line.split()[1]: line.split()[0] for line in done.stdout.splitlines() if line.endswith(".zarr")}
-
-
-WHERE = {"local": nothing, "ssh": schedulers.sshd, "slurm": schedulers.slurm, "gateway": schedulers.gateway}
+    return out, digests(command(sys.executable, "-c", ALONE, out, folder=out, environment={}))
 
 
 @pytest.mark.cluster
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WHERE)
-def test_an_example_gives_the_bits_of_one_process(name: str, expected: dict[str, str], tmp_path: Path) -> None:
+def test_an_example_gives_the_bits_of_one_process(
+    name: str, alone: tuple[Path, dict[str, str]], tmp_path: Path
+) -> None:
     with WHERE[name]() as environment:
-        assert example(name, tmp_path / "out", environment) == expected
-    assert set(expected) == {"mosaic.zarr", "clusters.zarr", "scores.zarr"}
+        script = EXAMPLES / f"{name}.py"
+        printed = command(sys.executable, script, "--out", tmp_path / "out", folder=tmp_path, environment=environment)
+    assert set(alone[1]) == {"mosaic.zarr", "clusters.zarr", "scores.zarr"}
+    assert digests(printed) == alone[1]
+
+
+CONFIGURED = """
+jobqueue:
+  slurm:
+    cores: 1
+    processes: 1
+    memory: 2GB
+    log-directory: {folder}
+lsdask:
+  ssh:
+    hosts: [localhost]
+    worker_options:
+      nthreads: 1
+"""
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WHERE)
+def test_the_command_runs_there_too(name: str, alone: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
+    folder, expected = alone
+    out = tmp_path / "scores.zarr"
+    (tmp_path / "dask.yaml").write_text(CONFIGURED.format(folder=tmp_path))
+    given = [folder / "mosaic.zarr", folder / "model", out, "--tile", 256, "--precision", "float32"]
+    with WHERE[name]() as environment:
+        environment = {**environment, "DASK_CONFIG": str(tmp_path)}
+        lsdask = [Path(sys.executable).with_name("lsdask"), "predict", *given, "--cluster", name, "--workers", 1]
+        assert "4 of 4 tiles" in command(*lsdask, folder=tmp_path, environment=environment)
+    pixels = ls.store.open(out).values.tobytes()
+    assert hashlib.sha256(pixels).hexdigest() == expected["scores.zarr"]
+    workers = {line["worker"] for line in ls.tasks.metrics(out)}
+    assert len(workers) == 1
+    assert not any(worker.startswith("lsdask_") for worker in workers)  # a thread of this process
+
+
+def said(workers: int, cluster: Any, scheduler: str | None) -> str:
+    """What is said where a command cannot run."""
+    with pytest.raises(BadInput) as error, client_of(workers, cluster, scheduler):
+        pytest.fail("it began")
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ((0, "slurm", "tcp://10.0.0.1:8786"), "scheduler must be the only place to run on. Got --scheduler and --cl"),
+        ((2, None, "tcp://10.0.0.1:8786"), "scheduler must be the only place to run on. Got --scheduler and --workers"),
+        ((0, "gateway", None), "workers must be at least 1 on a cluster. Got --cluster gateway without --workers."),
+    ],
+)  # fmt: skip
+def test_where_a_command_runs_is_said_once(given: tuple[int, Any, str | None], expected: str) -> None:
+    assert said(*given).startswith(expected)
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:{port}", "127.0.0.1:{port}", "nowhere", "http://127.0.0.1:80"])
+def test_no_scheduler_at_the_address(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "SECONDS", 1)
+    address = address.format(port=servers.free_port())
+    assert said(0, None, address) == (
+        f"scheduler must be the address of a running Dask scheduler. Got {address}. "
+        "It is what `dask scheduler` prints, such as tcp://10.0.0.1:8786."
+    )
+
+
+@pytest.mark.parametrize(
+    ("cluster", "package"), [("ssh", "asyncssh"), ("slurm", "dask_jobqueue.slurm"), ("gateway", "dask_gateway")]
+)
+def test_a_package_that_is_not_there(cluster: Any, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    expected = f"cluster must have its package here. Got {cluster} without {package}. Install it: pip install"
+    assert said(1, cluster, None) == f"{expected} 'lsdask[clusters]'."
+
+
+def test_no_slurm_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert said(1, "slurm", None) == (
+        "cluster must be able to submit jobs. Got no sbatch here. "
+        "Run it where sbatch is; Dask's configuration says what a job is, under jobqueue.slurm."
+    )
+    (tmp_path / "sbatch").touch(0o755)
+    assert said(1, "slurm", None).startswith(
+        "cluster must be able to submit jobs. Got You must specify how much cores and memory per job you want to use"
+    )
+
+
+def test_no_host_to_reach(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    do = "Dask's configuration names them, under lsdask.ssh.hosts; users and keys are those of ~/.ssh/config."
+    assert said(1, "ssh", None) == f"cluster must reach its hosts. Got no hosts. {do}"
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh" / "config").write_text(f"Host localhost\n  HostName 127.0.0.1\n  Port {servers.free_port()}\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with dask.config.set({"lsdask.ssh.hosts": ["localhost"]}):
+        told = said(1, "ssh", None)
+    assert told.startswith("cluster must reach its hosts. Got ")
+    assert "Connect call failed" in told
+
+
+def test_no_gateway_to_reach() -> None:
+    do = "Dask's configuration says where it is, under gateway.address."
+    told = said(1, "gateway", None)
+    assert told.startswith("cluster must reach a Dask Gateway. Got No dask-gateway address provided")
+    with dask.config.set({"gateway.address": f"http://127.0.0.1:{servers.free_port()}"}):
+        told = said(1, "gateway", None)
+    assert told.startswith("cluster must reach a Dask Gateway. Got Cannot connect to host 127.0.0.1")
+    assert told.endswith(do)

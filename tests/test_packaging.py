@@ -37,7 +37,12 @@ BROUGHT = packages_distributions()
 
 CORE = named(PROJECT["dependencies"])
 EXTRAS = {extra: named(listed) for extra, listed in PROJECT["optional-dependencies"].items()}
-FOR_USERS = {name for extra, listed in EXTRAS.items() if extra not in ("dev", "docs") for name in listed}
+BESIDE = ("dev", "docs", "notebooks")
+"""Extras of what is done with a clone, and not by the package."""
+
+FOR_USERS = {name for extra, listed in EXTRAS.items() if extra not in BESIDE for name in listed}
+BY_OTHERS = {"tensorboard", "asyncssh"}
+"""Imported by torch and by Dask, where they are asked for what these bring."""
 
 
 def imports() -> Iterator[tuple[str, bool]]:
@@ -79,7 +84,7 @@ def test_what_is_imported_later_is_a_dependency_or_in_an_extra() -> None:
 def test_every_dependency_is_imported() -> None:
     used = set().union(*(distributions(module) for module, _ in foreign()))
     assert set(CORE) - used - UNIMPORTED == set()
-    assert FOR_USERS - used - UNIMPORTED - {"tensorboard"} == set()  # torch imports it
+    assert FOR_USERS - used - UNIMPORTED - BY_OTHERS == set()
 
 
 def test_the_lock_holds_every_requirement_and_names_no_place() -> None:

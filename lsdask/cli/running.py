@@ -56,9 +56,8 @@ def client_of(workers: int, cluster: Kind | None, scheduler: str | None) -> Iter
         got = f"--scheduler and --{'cluster' if cluster else 'workers'}"
         raise BadInput(sentence("scheduler", "be the only place to run on", got, "A scheduler has its own workers"))
     if cluster is not None and not workers:
-        raise BadInput(
-            sentence("workers", "be at least 1 on a cluster", f"--cluster {cluster} alone", "Pass --workers")
-        )
+        got = f"--cluster {cluster} without --workers"
+        raise BadInput(sentence("workers", "be at least 1 on a cluster", got, "Pass --workers"))
     if scheduler is None and not workers:
         yield None
         return

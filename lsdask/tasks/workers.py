@@ -4,7 +4,7 @@ The processes of a run have the same lsdask, and the same Python, NumPy, torch a
 their versions: code travels between them, scores do not depend on who computed them, and later numbers mend faults.
 Of the scheduler, which unpickles and does not compute, lsdask and Python are asked.
 
-They are asked when a run begins, and a worker that joins later when it gets its first task, which it does not do.
+They are asked when a run begins. A worker that joins later tells what it has; if that is not ours, the run ends and says so.
 """
 
 import sys
@@ -33,7 +33,7 @@ Versions = Mapping[str, str | None]
 
 
 class Stranger(Unfinished):
-    """A worker of other versions was given a task, and has not done it."""
+    """A worker of other versions has joined a run, and computes nothing."""
 
 
 def check_workers(client: "Client | None") -> None:
