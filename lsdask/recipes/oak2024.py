@@ -42,7 +42,7 @@ TEST_SHARE, VALID_SHARE = 80 / 770, 0.1
 
 SCALES: dict[str, dict[str, Any]] = {
     "full": {"size": 256, "encoder": "resnet50", "weights": "imagenet", "epochs": 100, "batch": 16},
-    "small": {"size": 128, "encoder": "resnet18", "weights": None, "epochs": 20, "batch": 8},
+    "small": {"size": 128, "encoder": "resnet18", "weights": None, "epochs": 60, "batch": 4},
     "tiny": {"size": 64, "encoder": "resnet18", "weights": None, "epochs": 1, "batch": 4},
 }
 
@@ -68,7 +68,7 @@ def steps(
         A folder with ``image/`` and ``mask/`` (or ``images/`` and ``masks/``), or Bijie's, where they lie in
         ``landslide/``. Files of the same names.
     scale : {"full", "small", "tiny"}
-        As the paper; smaller pictures, a lighter encoder and 20 epochs; one epoch, to see that all runs.
+        As the paper; smaller pictures, a lighter encoder and 60 epochs; one epoch, to see that all runs.
     weights : str, optional
         What the encoders begin with: "imagenet", which is downloaded, a folder or file, None for random weights.
     positive : int
