@@ -2,6 +2,7 @@
 
 import json
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from rich.console import Console
 from sklearn.metrics import f1_score
 
 from lsdask import losses, models, sampling, streaming, training
-from lsdask.errors import BadInput
+from lsdask.errors import BadInput, Unreadable
 from lsdask.training import tally_block
 from lsdask.training.tally import Sums
 
@@ -149,9 +150,9 @@ def test_a_stream_goes_on_from_epoch_to_epoch_and_from_training_to_training():
     mask = image.isel(band=0, drop=True).copy(data=np.ones((32, 32), "uint8"))
     train = Seen(image, sampling.grid(image, 16), mask=mask, batch_size=2)
     fit(small(), train, epochs=2)
-    assert asked == [(0, 0), (0, 0), (1, 0)]  # a look, and two epochs
+    assert asked == [(0, 0), (1, 0)]
     fit(small(), train, epochs=1)
-    assert asked[3:] == [(2, 0), (2, 0)]
+    assert asked[2:] == [(2, 0)]
 
 
 def test_patience_stops_after_epochs_that_are_not_better(monkeypatch):
@@ -181,10 +182,48 @@ def test_options_are_taken(optimizer):
     assert done.history[0]["valid"] is None
 
 
-def test_each_stream_is_iterated_once_an_epoch_but_for_a_look_at_the_first_batch():
+def test_each_stream_is_iterated_once_an_epoch():
     train, valid = Fake(0), Fake(1)
     fit(small(), train, valid, epochs=3)
-    assert (train.epochs, valid.epochs) == (4, 3)
+    assert (train.epochs, valid.epochs) == (3, 3)
+
+
+class Told(streaming.TileStream):
+    """A stream that calls a function with its epoch when the first batch of one is made."""
+
+    def __init__(self, tell: Any, **options: Any) -> None:
+        image = random_mosaic((2, 32, 32), void=0).assign_coords(band=list(BANDS))
+        mask = image.isel(band=0, drop=True).copy(data=np.ones((32, 32), "uint8"))
+        super().__init__(image, sampling.grid(image, 16), mask=mask, batch_size=2, **options)
+        self.tell = tell
+
+    def batches(self, epoch: int, begin: int = 0, **workers: Any) -> Any:
+        self.tell(epoch)
+        yield from super().batches(epoch, begin, **workers)
+
+
+@pytest.mark.parametrize("ends", ["last", "patience", "fails"])
+def test_the_next_epoch_is_read_while_tiles_are_judged_and_no_thread_outlives_the_run(ends, monkeypatch):
+    made = [threading.Event() for _ in range(4)]
+    waited: list[bool] = []
+
+    def judge(epoch: int) -> None:
+        waited.append(made[epoch + 1].wait(20 if epoch < 2 else 0))
+        if ends == "fails":
+            raise Unreadable("the judging tiles are gone")
+
+    monkeypatch.setattr("lsdask.training.tally.Sums.loss", property(lambda self: 1.0))
+    before = threading.active_count()
+    train, valid = Told(lambda epoch: made[epoch].set()), Told(judge)
+    if ends == "fails":
+        with pytest.raises(Unreadable, match="judging tiles are gone"):
+            fit(small(), train, valid, epochs=3)
+        assert waited == [True]
+    else:
+        done = fit(small(), train, valid, epochs=3, patience=1 if ends == "patience" else None)
+        assert waited == ([True, True, False] if ends == "last" else [True, True])
+        assert len(done.history) == train.epoch == len(waited)
+    assert threading.active_count() == before
 
 
 def test_a_loaded_model_goes_on_learning(tmp_path):

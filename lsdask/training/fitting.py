@@ -1,5 +1,6 @@
 """The door of training: everything checked and put together before the first step."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
 
@@ -128,11 +129,14 @@ def fit(
     device = find_device(device)
     ranks.check_devices(device, devices)
     streams.check_streams(model.spec, train, valid, devices)
-    with ranks.quietly():
-        held = checkpoints.read(folder) if resume and folder is not None else None
-        own = {"train": streams.epoch_of(train), "valid": streams.epoch_of(valid)}
-        begun = own if held is None else held["begun"]
-        first = _first(train, begun["train"])
+    held = checkpoints.read(folder) if resume and folder is not None else None
+    own = {"train": streams.epoch_of(train), "valid": streams.epoch_of(valid)}
+    begun = own if held is None else held["begun"]
+    with ranks.quietly(), closing(streams.Flow(train, begun["train"])) as look:
+        first = look.first()
+        alone = held is None and devices == 1  # then the run begins with what is looked at here
+        if not alone:
+            look.close()
         plan = {**settings.plan(), **_plan(model, train, valid, first), "device": device, "devices": devices}
         if held is not None and folder is not None:
             checkpoints.check(folder, held["plan"], plan)
@@ -148,7 +152,7 @@ def fit(
         model.train().describe(tile=int(first[0].shape[-1]))
         saving = Saving(folder, save_seconds, {"plan": plan, "begun": begun, "settled": settled})
         with ranks.seeded(ranks.seed_of(seed, rank), fabric.device), _bar(progress and rank == 0) as bar:
-            run = Run(fabric, model, settings, mine, judging, keeper, saving, bar)
+            run = Run(fabric, model, settings, mine, judging, keeper, saving, bar, look if alone else None)
             if held is not None:
                 run.load(held)
             if tensorboard and keeper.folder is not None:
@@ -190,16 +194,6 @@ def _record(settings: Settings, settled: str, device: str, devices: int) -> dict
     told = {name: getattr(settings, name) for name in ("seed", "optimizer", "lr", "schedule", "monitor")}
     place = {"precision": settled, "device": device, "devices": devices}
     return {"lsdask": __version__, "loss": settings.loss_name, **told, **place}
-
-
-def _first(train: Tiles, epoch: int) -> Any:
-    """Give the first batch of an epoch, as stored."""
-    coming = streams.batches_of(train, epoch, 0)
-    try:
-        return next(coming)
-    finally:
-        if hasattr(coming, "close"):
-            coming.close()
 
 
 def _settled(model: models.Segmenter, settings: Settings, train: Tiles, first: Any, device: str) -> str:

@@ -1,5 +1,6 @@
 """The loop: epochs of steps, each epoch judged, and the whole state laid down so that it can be gone on from."""
 
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -14,10 +15,11 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from lsdask import losses, models
 from lsdask.errors import BadInput, sentence
 from lsdask.models.segmenter import TileClassifier
+from lsdask.streaming import Stream
 from lsdask.training import checkpoints, ranks, streams
 from lsdask.training.keeping import Keeper
 from lsdask.training.learning import Settings, make_optimizer, make_schedule
-from lsdask.training.streams import Tiles
+from lsdask.training.streams import Flow, Tiles
 from lsdask.training.tally import Sums
 
 
@@ -55,6 +57,8 @@ class Run:
     keeper : Keeper
     saving : Saving
     bar : Progress
+    ahead : Flow, optional
+        Of the first epoch's batches, if they are coming already.
     """
 
     def __init__(
@@ -67,9 +71,10 @@ class Run:
         keeper: Keeper,
         saving: Saving,
         bar: Progress,
+        ahead: Flow | None = None,
     ) -> None:
         self.fabric, self.model, self.settings, self.bar = fabric, model, settings, bar
-        self.train, self.valid, self.keeper, self.saving = train, valid, keeper, saving
+        self.train, self.valid, self.keeper, self.saving, self.ahead = train, valid, keeper, saving, ahead
         self.loss = losses.find(settings.loss)
         self.optimizer = make_optimizer(model, settings)
         steps = -(-len(train) // settings.accumulate) * settings.epochs
@@ -83,9 +88,18 @@ class Run:
 
     def go(self) -> None:
         """Train from where the run is to its end."""
+        try:
+            self._go()
+        finally:
+            if self.ahead is not None:
+                self.ahead.close()
+
+    def _go(self) -> None:
         while not self.done:
             self.begun = perf_counter() - self.seconds
             self._learn()
+            if isinstance(self.train, Stream) and self.train is not self.valid:
+                self.ahead = self._flow(self.epoch + 1) if self.epoch + 1 < self.settings.epochs else None
             ranks.even_out(self.model)
             judged = self._judge(self.sums.merged(ranks.reduce), self._validate().merged(ranks.reduce))
             if isinstance(self.schedule, ReduceLROnPlateau):
@@ -100,7 +114,9 @@ class Run:
         self.model.train()
         total, every = len(self.train), self.settings.accumulate
         task = self.bar.add_task(self._title(), total=total, completed=self.batch)
-        with self._flowing(self.train, "train", self.batch) as coming:
+        flow, self.ahead = self.ahead or self._flow(self.epoch, self.batch), None
+        with closing(flow):
+            coming = streams.ready(flow, self.train, "train", self.model, self.fabric.device)
             for index, (image, mask) in enumerate(coming, start=self.batch):
                 last = index + 1 == total
                 step = last or (index + 1) % every == 0
@@ -115,10 +131,9 @@ class Run:
                 self.bar.advance(task)
         self.bar.remove_task(task)
 
-    def _flowing(self, stream: Tiles, name: str, begin: int) -> Any:
-        """Let the batches of this epoch flow; a stream's own epochs go on where they were when training began."""
-        epoch = self.saving.facts["begun"][name] + self.epoch
-        return streams.flowing(stream, name, epoch, begin, self.model, self.fabric.device)
+    def _flow(self, epoch: int, begin: int = 0) -> Flow:
+        """Let an epoch's batches come; a stream's own epochs go on where they were when training began."""
+        return Flow(self.train, self.saving.facts["begun"]["train"] + epoch, begin)
 
     def _loss(self, image: Tensor, mask: Tensor, index: int) -> Tensor:
         """Score one batch, augmented."""
@@ -165,8 +180,9 @@ class Run:
             return sums
         self.model.eval()
         task = self.bar.add_task(f"{self._title()}, judging", total=len(self.valid))
-        with torch.inference_mode(), self._flowing(self.valid, "valid", 0) as coming:
-            for image, mask in coming:
+        flow = Flow(self.valid, self.saving.facts["begun"]["valid"] + self.epoch)
+        with torch.inference_mode(), closing(flow):
+            for image, mask in streams.ready(flow, self.valid, "valid", self.model, self.fabric.device):
                 sums.add(*self._score(self.model, image, mask), mask, self.model.spec.threshold)
                 self.bar.advance(task)
         self.bar.remove_task(task)

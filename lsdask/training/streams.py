@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any, Protocol
 
@@ -89,40 +89,72 @@ def batches_of(stream: Tiles, epoch: int, begin: int) -> Iterator[Any]:
     return stream.batches(epoch, begin) if isinstance(stream, Stream) else islice(iter(stream), begin, None)
 
 
-@contextmanager
-def flowing(
-    stream: Tiles, name: str, epoch: int, begin: int, model: models.Segmenter, device: torch.device
-) -> Iterator[Iterator[tuple[Tensor, Tensor]]]:
-    """Let an epoch's batches flow to a device, and stop what reads ahead when they are needed no more.
+class Flow:
+    """The batches of an epoch as stored, of which a thread makes the first before it is asked for.
 
     Parameters
     ----------
     stream : Tiles
-    name : str
-        Of the stream, for messages.
     epoch, begin : int
         Of the first batch.
+    """
+
+    def __init__(self, stream: Tiles, epoch: int, begin: int = 0) -> None:
+        self._coming = batches_of(stream, epoch, begin)
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="lsdask-first")
+        self._first = self._pool.submit(next, self._coming, None)
+
+    def first(self) -> Any:
+        """Give the first batch, which iterating gives again; None if there is none."""
+        return self._first.result()
+
+    def __iter__(self) -> Iterator[Any]:
+        first = self.first()
+        if first is not None:
+            yield first
+            yield from self._coming
+
+    def close(self) -> None:
+        """Stop what reads ahead."""
+        self._pool.shutdown(wait=True)
+        if hasattr(self._coming, "close"):
+            self._coming.close()
+
+
+def ready(
+    flow: Flow, stream: Tiles, name: str, model: models.Segmenter, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Bring the batches of a flow to a device.
+
+    Parameters
+    ----------
+    flow : Flow
+    stream : Tiles
+        Whose flow it is.
+    name : str
+        Of the stream, for messages.
     model : Segmenter
         Whom it is for: a classifier gets a class a tile.
     device : torch.device
 
     Yields
     ------
-    iterator of (image, mask)
-        image (n, band, y, x) float32, NaN where void; mask (n, y, x) uint8, (n, 1, 1) for a classifier. It raises
-        BadInput if there is no mask, or one holds something else than classes and 255.
+    image : (n, band, y, x) float32 tensor
+        NaN where void.
+    mask : (n, y, x) uint8 tensor
+        (n, 1, 1) for a classifier.
+
+    Raises
+    ------
+    BadInput
+        If there is no mask, or one holds something else than classes and 255.
     """
-    coming = batches_of(stream, epoch, begin)
-    ready: Any = ((image, _checked(mask, name, model)) for image, mask in coming)
-    try:
-        yield on_device(ready, stream.nodata, device)  # type: ignore[misc]  # with masks, always
-    finally:
-        if hasattr(coming, "close"):
-            coming.close()
+    checked: Any = ((image, _checked(mask, name, model)) for image, mask in flow)
+    return on_device(checked, stream.nodata, device)  # type: ignore[return-value]  # with masks, always
 
 
 def put(batch: Any, stream: Tiles, name: str, model: models.Segmenter, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Bring one batch to a device; as ``flowing`` does."""
+    """Bring one batch to a device; as ``ready`` does."""
     image, mask = batch
     return put_tensors((image, _checked(mask, name, model)), stream.nodata, device)  # type: ignore[return-value]
 
