@@ -1,18 +1,26 @@
 """lsdask where other programs hand out the machines: the same bits, and strange workers refused."""
 
+import copy
 import hashlib
+import inspect
 import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dask
+import jsonschema
 import pytest
 import schedulers
 import servers
+import yaml
+from distributed import LocalCluster
+from images import random_mosaic
 
 import lsdask as ls
 from lsdask.cli import running
@@ -178,3 +186,89 @@ def test_no_gateway_to_reach() -> None:
         told = said(1, "gateway", None)
     assert told.startswith("cluster must reach a Dask Gateway. Got Cannot connect to host 127.0.0.1")
     assert told.endswith(do)
+
+
+# Templates: what cannot run here
+
+
+MANIFEST = yaml.safe_load((EXAMPLES / "kubernetes.yaml").read_text())
+
+
+def containers() -> dict[str, dict[str, Any]]:
+    return {part: MANIFEST["spec"][part]["spec"]["containers"][0] for part in ("worker", "scheduler")}
+
+
+def test_the_manifest_starts_what_dask_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    from distributed.cli import dask_scheduler, dask_worker
+
+    for part, command in (("worker", dask_worker.main), ("scheduler", dask_scheduler.main)):
+        program, subcommand, *arguments = containers()[part]["args"]
+        assert (program, subcommand) == ("dask", part)
+        command.make_context(part, arguments)  # fails on an option that is not there
+    assert {one["image"] for one in containers().values()} == {f"registry.example.org/lsdask:{ls.__version__}"}
+    ports = {port["name"]: port["containerPort"] for port in containers()["scheduler"]["ports"]}
+    service = MANIFEST["spec"]["scheduler"]["service"]
+    assert {port["targetPort"]: port["port"] for port in service["ports"]} == ports
+    assert service["selector"]["dask.org/cluster-name"] == MANIFEST["metadata"]["name"]
+
+
+def test_the_operator_takes_the_manifest() -> None:
+    """As strictly as Kubernetes: the operator's own definition, in which nothing unknown is let through."""
+    package = pytest.importorskip("dask_kubernetes", reason="no dask-kubernetes, which is no extra of lsdask")
+    place = Path(package.__file__).parent / "operator/deployment/helm/dask-kubernetes-operator/crds/daskcluster.yaml"
+    (version,) = yaml.safe_load(place.read_text())["spec"]["versions"]
+    schema = version["schema"]["openAPIV3Schema"]
+    schema["properties"]["spec"] = closed(schema["properties"]["spec"])
+    validator = jsonschema.Draft202012Validator(schema)
+    assert [error.message for error in validator.iter_errors(MANIFEST)] == []
+    wrong = copy.deepcopy(MANIFEST)
+    wrong["spec"]["worker"]["spec"]["containers"][0]["imagine"] = "x"
+    assert "'imagine' was unexpected" in next(validator.iter_errors(wrong)).message
+    from dask_kubernetes.operator import KubeCluster, make_cluster_spec
+
+    assert "custom_cluster_spec" in inspect.signature(KubeCluster.__init__).parameters
+    made = make_cluster_spec(MANIFEST["metadata"]["name"])["spec"]["scheduler"]
+    assert made["service"] == MANIFEST["spec"]["scheduler"]["service"]
+
+
+def closed(schema: Any) -> Any:
+    """A schema whose objects have the properties that it names and no other."""
+    if isinstance(schema, list):
+        return [closed(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    parts = {name: closed(part) for name, part in schema.items()}
+    free = schema.get("x-kubernetes-preserve-unknown-fields") or "properties" not in schema
+    return parts if free else {"additionalProperties": False, **parts}
+
+
+@pytest.mark.cluster
+def test_only_workers_with_a_gpu_compute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example of dask-cuda as it stands, but for GPUs: a worker that says it has one, and one that does not."""
+    asked: dict[str, Any] = {}
+
+    def pretended(**options: Any) -> LocalCluster:
+        asked.update(options)
+        return LocalCluster(**options, processes=False, dashboard_address=None, host="tcp://127.0.0.1")
+
+    monkeypatch.setitem(sys.modules, "dask_cuda", SimpleNamespace(LocalCUDACluster=pretended))
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    cluster = runpy.run_path(str(EXAMPLES / "gpus.py"))["cluster"]
+    image = random_mosaic((2, 128, 128), chunks=32)
+    with cluster(1) as client:
+        other = [sys.executable, "-m", "distributed.cli.dask_worker", client.scheduler.address, "--no-dashboard"]
+        with schedulers.running([*other, "--name", "without", "--no-nanny"], tmp_path / "log"):
+            client.wait_for_workers(2, timeout=60)
+            ls.mosaic.write(image, tmp_path / "mosaic.zarr", chunk=32, shard=32, client=client).check()
+            assert {line["worker"] for line in ls.tasks.metrics(tmp_path / "mosaic.zarr")} == {"0"}
+            with dask.annotate(resources={}):  # wherever there is room
+                ls.mosaic.write(image, tmp_path / "any.zarr", chunk=32, shard=32, client=client).check()
+    assert {line["worker"] for line in ls.tasks.metrics(tmp_path / "any.zarr")} == {"0", "without"}
+    assert asked == {"n_workers": 1, "threads_per_worker": 4, "resources": {"GPU": 1}}
+
+
+def test_every_example_is_run_or_a_template_and_on_the_page() -> None:
+    scripts = {path.stem for path in EXAMPLES.glob("*.py")} - {"work", "dask_gateway_config"}
+    assert scripts == {*WHERE, "gpus", "on_kubernetes"}
+    page = (EXAMPLES.parents[1] / "docs" / "clusters.md").read_text()
+    assert [path.name for path in EXAMPLES.iterdir() if path.is_file() and f"clusters/{path.name}" not in page] == []
