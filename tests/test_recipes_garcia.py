@@ -2,6 +2,7 @@
 
 import json
 
+import browser
 import geopandas as gpd
 import numpy as np
 import pandas as pd
@@ -171,7 +172,7 @@ def test_all_of_it_at_the_smallest_scale(tmp_path):
     assert found[["n_clusters", "dataset"]].values.tolist() == [[2, "LD30"], [4, "LD30"], [2, "LD50"], [4, "LD50"]]
     every = pd.read_csv(out / "tables" / "all_runs.csv")
     assert every["recall_paper"].between(0.75, 0.82).all()
-    assert (out / "report.html").read_text().count('src="data:image/svg+xml') == 6
+    browser.check(out / "report.html", tmp_path, tables=6, figures=6)
     check_the_map(out, out / "runs" / "k-02-fpn-ld30")
     first = (out / "runs" / "k-02-fpn-ld30" / "model" / "model.safetensors").stat().st_mtime_ns
     again = papers.reproduce("garcia2022", tmp_path, out, scale="tiny", progress=False)

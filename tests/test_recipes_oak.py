@@ -1,10 +1,8 @@
 """Oak et al. 2024 on small pictures: every network, every table."""
 
 import json
-import re
-import shutil
-import subprocess
 
+import browser
 import numpy as np
 import pandas as pd
 import pytest
@@ -44,21 +42,7 @@ def test_all_four_networks_run_and_become_table_2(done, data):
 
 def test_the_report_opens_offline_and_its_tables_sort_in_a_browser(done, tmp_path):
     out, _ = done
-    text = (out / "report.html").read_text()
-    assert not re.search(r"(src|href)=.(https?:)?//", text)
-    assert text.count('src="data:image/svg+xml') == 6  # scores, four curves, examples
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("no chromium")
-    clicks = "<script>for (let i = 0; i < 2; i++) document.querySelectorAll('th[scope=col]')[1].click()</script>"
-    (tmp_path / "page.html").write_text(text.replace("</body>", clicks + "</body>"))
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
-    page = subprocess.run([browser, *flags, (tmp_path / "page.html").as_uri()], capture_output=True, text=True).stdout
-    body = page.split("<tbody>")[1].split("</tbody>")[0]
-    found = [float(row.split("<td>")[1].split("<")[0]) for row in body.split("<tr>")[1:]]
-    assert len(found) == 4
-    assert found == sorted(found, reverse=True)
-    assert 'aria-sort="descending"' in page
+    browser.check(out / "report.html", tmp_path, tables=2, figures=6)  # scores, four curves, examples
 
 
 def test_no_picture_is_in_two_parts(done):

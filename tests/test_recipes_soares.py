@@ -2,6 +2,7 @@
 
 import json
 
+import browser
 import numpy as np
 import pandas as pd
 import pytest
@@ -136,7 +137,7 @@ def test_all_of_it_at_the_smallest_scale(tmp_path):
     assert (table3["iou"] >= table3["iou_chosen"]).all()  # the best on the test areas is never below the chosen one
     table2 = pd.read_csv(out / "tables" / "table2.csv")
     assert table2[table2.dataset == "RapidEye"]["Random_paper"].tolist() == [1740, 2368]
-    assert (out / "report.html").read_text().count('src="data:image/svg+xml') == 8
+    browser.check(out / "report.html", tmp_path, tables=6, figures=8)
     steps = soares2020.steps(tmp_path, scale="tiny")
     written = sorted((path, path.stat().st_mtime_ns) for path in out.rglob("*"))
     plan = cost.plan(steps, out, soares2020.loads).set_index("name").loc[frame["name"]]

@@ -35,7 +35,7 @@ SCALES: dict[str, dict[str, Any]] = {
     },
     "small": {
         "clusters": CLUSTERS, "encoder": "resnet18", "positives": 60, "per_cluster": 200,
-        "pretrain_epochs": 4, "epochs": 4, "patience": 2, "batch": 32, "test_side": 512,
+        "pretrain_epochs": 4, "epochs": 2, "patience": 2, "batch": 32, "test_side": 512,
     },
     "tiny": {
         "clusters": (2, 4), "encoder": "resnet18", "positives": 6, "per_cluster": 16,

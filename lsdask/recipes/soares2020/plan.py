@@ -37,7 +37,7 @@ SCALES: dict[str, dict[str, Any]] = {
     },
     "small": {
         "settings": list(product((32, 64, 128), (2, 4, 8), (4, 8, 16, 32))),
-        "candidates": 500, "epochs": 2, "patience": 2, "side": 256, "synthetic": 1024, "tiles": 60,
+        "candidates": 500, "epochs": 6, "patience": 3, "side": 256, "synthetic": 1024, "tiles": 60,
     },
     "tiny": {
         "settings": [(32, 2, 8), (64, 4, 16)],
