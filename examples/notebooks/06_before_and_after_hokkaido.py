@@ -67,7 +67,7 @@ ls.report.figure_scene(sides["post"])
 
 # %%
 shifts = ls.mosaic.shift(*(side.sel(band=["green"]) for side in sides.values()), block=256)
-shifts.loc[shifts.sure, ["y", "x", "dy", "dx"]].round(2)
+shifts.loc[shifts.sure, ["row", "column", "dy", "dx"]].round(2)
 
 # %% [markdown]
 # Blocks that match are listed, in pixels. Snow, leaves and the light of another season let few of them match in a
@@ -116,7 +116,9 @@ ls.report.figure_scores(scores)
 # %%
 found = ls.inventory.vectorize(scores, threshold=0.5, min_area_m2=1500)
 ls.inventory.write(found, out / "candidates.gpkg")
-ls.report.figure_scene(sides["post"], polygons=found)
+drawn = ls.report.figure_scene(sides["post"], polygons=found)
+drawn.legends[0].texts[0].set_text(f"{len(found):,} candidates")
+drawn
 
 # %%
 known = float(ls.schema.valid(scores).mean())
