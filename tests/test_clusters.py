@@ -7,6 +7,7 @@ import os
 import runpy
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,13 +15,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import dask
+import dask_jobqueue  # noqa: F401 - its configuration is there before any is set
 import jsonschema
 import pytest
 import schedulers
 import servers
+import slowly
 import yaml
 from distributed import LocalCluster
 from images import random_mosaic
+from slowly import TILES
 
 import lsdask as ls
 from lsdask.cli import running
@@ -114,6 +118,34 @@ def test_the_command_runs_there_too(name: str, alone: tuple[Path, dict[str, str]
     workers = {line["worker"] for line in ls.tasks.metrics(out)}
     assert len(workers) == 1
     assert not any(worker.startswith("lsdask_") for worker in workers)  # a thread of this process
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_a_job_that_ends_costs_what_was_in_flight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(EXAMPLES.parents[1] / "tests"))  # of workers, for ``slowly``
+    place = slowly.Place(tmp_path)
+    place.prepare()
+
+    def end() -> None:
+        place.wait(10)
+        subprocess.run(["scancel", "--name", "dask-worker"], check=True)
+
+    job = {"cores": 1, "processes": 1, "memory": "2GB", "log-directory": str(tmp_path)}
+    configured = {f"jobqueue.slurm.{name}": value for name, value in job.items()}
+    with schedulers.slurm() as environment, dask.config.set(configured):
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        with dask.config.set({"jobqueue.slurm.queue": "nowhere"}):
+            assert "Got sbatch: error: invalid partition specified: nowhere" in said(1, "slurm", None)
+        with client_of(1, "slurm", None) as client:
+            threading.Thread(target=end).start()
+            report = place.run(client=client)
+    assert report.failed == ()
+    place.check()
+    assert TILES <= place.begun() <= TILES + 2  # one was being computed, one was waiting
+    jobs = {line["worker"] for line in ls.tasks.metrics(place.target)}
+    assert len(jobs) == 2
 
 
 def said(workers: int, cluster: Any, scheduler: str | None) -> str:

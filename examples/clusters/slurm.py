@@ -22,7 +22,8 @@ def cluster(workers: int) -> Iterator[Client]:
         SLURMCluster(cores=1, processes=1, memory="2GB", walltime="00:30:00", log_directory="logs") as made,
         Client(made) as client,
     ):
-        made.scale(jobs=workers)  # or made.adapt(minimum_jobs=1, maximum_jobs=20)
+        # Unlike made.scale(jobs=workers), this lets another job follow one that ends
+        made.adapt(minimum_jobs=workers, maximum_jobs=workers)
         yield client
 
 

@@ -1,6 +1,7 @@
 """Where a command runs: in this process, or on a cluster that it starts or finds."""
 
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import cycle, islice
@@ -125,7 +126,11 @@ def _slurm(workers: int) -> Any:
     if shutil.which("sbatch") is None:
         raise FileNotFoundError("no sbatch here")
     made = SLURMCluster()
-    made.scale(workers)
+    tried = subprocess.run(["sbatch", "--test-only"], input=made.job_script(), capture_output=True, text=True)
+    if tried.returncode:
+        made.close()
+        raise ValueError(tried.stderr)
+    made.adapt(minimum=workers, maximum=workers)  # a job that ends at its wall time is followed by another
     return made
 
 
