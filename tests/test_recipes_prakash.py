@@ -345,7 +345,7 @@ def test_each_window_keeps_its_middle_and_all_that_is_valid_is_mapped():
             part[:] = scores[halo : halo + kept, halo : halo + kept][: part.shape[0], : part.shape[1]]
     known = np.isfinite(values[0])
     assert np.ptp(whole[known]) > 0.1
-    np.testing.assert_allclose(got[known] / 250, whole[known], atol=0.5 / 250 + 1e-4)
+    np.testing.assert_allclose(got[known] / 250, whole[known], atol=0.02)  # bfloat16, where there are units
 
 
 # Results
@@ -387,8 +387,10 @@ def test_runs_are_ranked_by_mcc_area_by_area_beside_the_papers():
 
 
 def test_what_an_area_adds_is_the_difference_to_all_areas():
-    found = results.tables(frame())["jackknife"].set_index(["left_out", "area"])["change"]
-    assert found.round(9).to_dict() == {("A", "A"): -0.2, ("A", "B"): 0.05, ("A", "E"): 0.6, ("B", "A"): 0.05}
+    found = results.tables(frame())["jackknife"].round(9)
+    assert found.columns.tolist() == ["model", "left_out", "A", "B", "E"]
+    expected = [["M_BCD_6", "A", -0.2, 0.05, 0.6], ["M_ACD_6", "B", 0.05, np.nan, np.nan]]
+    pd.testing.assert_frame_equal(found, pd.DataFrame(expected, columns=found.columns), check_dtype=False)
     none = results.tables(frame().query("family == 'conventional'"))
     assert set(none) == {"ranking", "printed", "all_runs"}
 
@@ -452,7 +454,7 @@ def test_all_17_trainings_at_the_smallest_scale(tmp_path):
     assert table.set_index("model").loc["M_ALL_30", ["mcc_C", "mcc_D"]].isna().all()  # narrower than a tile
     ranked = pd.read_csv(out / "tables/ranking.csv")
     assert ranked.groupby("area").size().to_dict() == {"A": 6, "B": 6, "C": 4, "D": 4, "E": 13, "F": 13, "G": 13}
-    assert len(pd.read_csv(out / "tables/jackknife.csv")) == 4 * 7
+    assert pd.read_csv(out / "tables/jackknife.csv").shape == (4, 2 + 7)
     assert len(pd.read_csv(out / "tables/printed.csv")) == len(published("prakash2021"))
     assert (out / "report.html").read_text().count('src="data:image/svg+xml') == 7 + 1 + 7
     made = areas.read(out / "shared/areas")  # which can be taken for a user's folder
@@ -502,7 +504,7 @@ def test_published_weights_map_without_training(made, tmp_path):
     got = scores.values[0, 112:224, 112:224]
     known = got != schema.UNKNOWN
     assert np.ptp(expected[known]) > 0.05
-    np.testing.assert_allclose(got[known] / 250, expected[known], atol=0.5 / 250 + 1e-3)
+    np.testing.assert_allclose(got[known] / 250, expected[known], atol=0.02)  # bfloat16, where there are units
     ranked = pd.read_csv(out / "tables/ranking.csv")
     assert ranked[["area", "model", "mcc_paper"]].values.tolist() == [["E", "M_ALL_6", 0.59]]
 
@@ -577,9 +579,9 @@ def test_hokkaidos_terrain_is_gdaldems(hokkaido):
 @pytest.mark.realdata
 def test_every_valid_pixel_of_hokkaido_is_mapped(hokkaido):
     folder, row = hokkaido
-    image = layers.image_of(row, folder, 10).compute()
+    image = layers.image_of(row, folder, 30).compute()
     truth = layers.masks_of(row, row, folder, image)["test"].values
-    model = random_network(image, pixel_m=10.0)
+    model = random_network(image, pixel_m=30.0)
     scores = work.mapped(image, model, 224).values[0]
     valid = np.isfinite(image.values).all(axis=0)
     assert 0.5 < valid.mean() < 0.7  # two fifths of the image before are void

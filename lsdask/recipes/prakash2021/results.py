@@ -19,7 +19,7 @@ ABOUT = {
     "ranking": "Trainings of one area and of all, area by area from the best MCC on; the paper's, where printed.",
     "printed": "The numbers that the paper prints; all others it shows as figures only. '-' beside M_ALL_30: it mapped "
     "nothing on B.",
-    "jackknife": "MCC of the training without an area, and how far it is above that of all areas.",
+    "jackknife": "How far the MCC on each area is above that of the training on all, if one is left out of training.",
     "all_runs": "Every training. A collapsed one gives one score everywhere.",
 }
 """What each table shows."""
@@ -70,7 +70,9 @@ def tables(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
         ``ranking``, ``printed``, ``jackknife`` if there are such runs, and ``all_runs``.
     """
     judged = by_area(frame)
-    made = {"ranking": ranking(judged), "printed": printed(judged), "jackknife": jackknife(judged)}
+    changes = jackknife(judged)
+    wide = layout.pivot(changes, ["model", "left_out"], "area", "change") if len(changes) else changes
+    made = {"ranking": ranking(judged), "printed": printed(judged), "jackknife": wide}
     kept = ["model", "family", "resolution_m", "tiles", "stages", "epochs_run", "minutes", "collapsed"]
     every = frame[[name for name in (*kept, *(f"mcc_{area}" for area in AREAS)) if name in frame]]
     return {name: table for name, table in made.items() if len(table)} | {"all_runs": every}
