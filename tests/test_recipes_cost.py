@@ -27,8 +27,8 @@ def pictures(tmp_path):
 
 def test_the_papers_tiles_are_counted(pictures):
     steps = soares2020.steps(pictures)
-    found = {step.name: load for step in steps if (load := soares2020.loads(steps, {}).get(step.name))}
-    table = pd.DataFrame([step.spec | {"tiles": found[step.name].tiles} for step in grid.runs(steps)])
+    loads = soares2020.loads(steps, {})
+    table = pd.DataFrame([step.spec | {"tiles": loads[step.name].tiles} for step in grid.runs(steps)])
     printed = published("soares2020_samples").assign(dataset=lambda each: each["dataset"].str.replace(" ", ""))
     copied = table[table["copies"]].drop_duplicates(["dataset", "sampling", "size_px"])
     wide = copied.pivot(index=["dataset", "size_px"], columns="sampling", values="tiles")

@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from lsdask import models, mosaic, sampling, scenes, schema, store
+from lsdask import models, mosaic, sampling, scenes, schema, store, synthetic
 from lsdask.errors import BadInput
 from lsdask.recipes import cost, grid, papers, soares2020
+from lsdask.recipes.soares2020 import work
 from lsdask.recipes.tables import published
 
 
@@ -93,6 +94,32 @@ def test_figure_7_has_the_areas_of_table_3s_runs(tmp_path):
         assert np.isnan(row.fp_km2_paper) == (row.sampling == "Regular")
     row = made["figure7"].query("sampling == 'Random' and size_px == 128 and test_area == 2").iloc[0]
     assert row[["tp_km2_paper", "fp_km2_paper", "fn_km2_paper", "tn_km2_paper"]].tolist() == [0.32, 0.2, 0.27, 25.42]
+
+
+@pytest.mark.parametrize("sampling_of", ["Regular", "Random"])
+def test_tiles_reach_into_the_test_areas_on_demand_only(sampling_of, tmp_path):
+    land = synthetic.landscape((384, 384), 3)
+    (tmp_path / "scene").mkdir()
+    store.write(land.scene, tmp_path / "scene" / "mosaic.zarr")
+    store.write(land.mask, tmp_path / "scene" / "mask.zarr")
+    y0, x0, y1, x1 = window = [128, 128, 256, 256]
+    (tmp_path / "areas.json").write_text(json.dumps([window]))
+    inputs = {"scene": tmp_path / "scene", "areas": tmp_path}
+    spec = {"sampling": sampling_of, "size": 32, "split": "random", "most": None, "candidates": 800, "seed": 0}
+    tables = {}
+    for leaks in (False, True):
+        (tmp_path / str(leaks)).mkdir()
+        work.tiles(tmp_path / str(leaks), {**spec, "leaks": leaks}, inputs)
+        tables[leaks] = pd.read_parquet(tmp_path / str(leaks) / "tiles.parquet")
+    test = np.zeros((384, 384), bool)
+    test[y0:y1, x0:x1] = True
+    shares = {
+        leaks: [test[y : y + 32, x : x + 32].mean() for y, x in table[["y", "x"]].to_numpy()]
+        for leaks, table in tables.items()
+    }
+    assert max(shares[False]) == 0
+    assert 0 < max(shares[True]) < 1
+    assert sum(share == 0 for share in shares[True]) == len(shares[False])
 
 
 def check(out, report, runs):

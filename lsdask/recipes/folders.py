@@ -149,9 +149,17 @@ def middling(image: xr.DataArray, mask: xr.DataArray, side: int, *, count: int =
 
 
 def meets(table: pd.DataFrame, window: Window) -> np.ndarray:
+    """Say which tiles share pixels with a window."""
     y0, x0, y1, x1 = window
     y, x, size = (table[name].to_numpy() for name in ("y", "x", "size"))
     return (y < y1) & (y + size > y0) & (x < x1) & (x + size > x0)
+
+
+def inside(table: pd.DataFrame, window: Window) -> np.ndarray:
+    """Say which tiles lie in a window with all of their pixels."""
+    y0, x0, y1, x1 = window
+    y, x, size = (table[name].to_numpy() for name in ("y", "x", "size"))
+    return (y >= y0) & (y + size <= y1) & (x >= x0) & (x + size <= x1)
 
 
 def opened(folder: Path) -> tuple[xr.DataArray, xr.DataArray]:

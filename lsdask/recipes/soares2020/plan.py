@@ -47,7 +47,7 @@ SCALES: dict[str, dict[str, Any]] = {
 
 NOTES = (
     "Tiles that meet a test area are left out. The published grids cover the whole image, so that training tiles reach "
-    "up to a tile's side into the test areas.",
+    "up to a tile's side into the test areas (leaks=True).",
     "Validation is 30 % of the tiles, dealt by squares of ground before any are copied; tiles overlap by a fifth, so a "
     "split at random (split='random') shows the network pixels that it is judged by. The published scripts validate "
     "augmented sets on copies of the training tiles.",
@@ -61,7 +61,9 @@ NOTES = (
 )
 
 
-def steps(data: str | Path, *, scale: str = "full", split: str = "blocks", seed: int = 0) -> list[Step]:
+def steps(
+    data: str | Path, *, scale: str = "full", split: str = "blocks", leaks: bool = False, seed: int = 0
+) -> list[Step]:
     """Plan the runs and what they share.
 
     Parameters
@@ -75,6 +77,8 @@ def steps(data: str | Path, *, scale: str = "full", split: str = "blocks", seed:
         As the paper; all 288 runs with narrow networks and few tiles; 16 runs of one epoch.
     split : {"blocks", "random"}
         How tiles are divided in training and validation; "random" as the paper.
+    leaks : bool
+        Keep tiles that reach into the test areas, as the published grids do.
     seed : int
 
     Raises
@@ -98,7 +102,7 @@ def steps(data: str | Path, *, scale: str = "full", split: str = "blocks", seed:
             f"tiles/{sampling.lower()}-{side}",
             work.tiles,
             {"sampling": sampling, "size": side, "split": split, "seed": seed, "most": size["tiles"],
-             "candidates": size["candidates"]},
+             "candidates": size["candidates"], "leaks": leaks},
             {"scene": "shared/scene", "areas": "shared/areas"},
         )
         for sampling in SAMPLINGS

@@ -34,7 +34,7 @@ def areas(folder: Path, spec: dict[str, Any], inputs: Inputs) -> dict[str, Any]:
 
 
 def tiles(folder: Path, spec: dict[str, Any], inputs: Inputs) -> dict[str, Any]:
-    """Cut squares, keep those with landslides that meet no test area, and hold 30 % out to validate."""
+    """Cut squares, keep those with landslides that lie outside the test areas, and hold 30 % out to validate."""
     image, mask = folders.opened(inputs["scene"])
     size, seed = spec["size"], spec["seed"]
     if spec["sampling"] == "Regular":
@@ -43,7 +43,8 @@ def tiles(folder: Path, spec: dict[str, Any], inputs: Inputs) -> dict[str, Any]:
         table = sampling.random(image, size, spec["candidates"], seed=seed)
     candidates = len(table)
     for window in json.loads((inputs["areas"] / "areas.json").read_text()):
-        table = table[~folders.meets(table, window)]
+        away = ~(folders.inside if spec["leaks"] else folders.meets)(table, window)
+        table = table[away]
     table = sampling.describe(table.reset_index(drop=True), mask=mask, valid=image)
     table = table[(table["positive"] > 0) & (table["valid"] == 1)]
     if spec["most"] is not None:
