@@ -281,7 +281,7 @@ def test_only_workers_with_a_gpu_compute(tmp_path: Path, monkeypatch: pytest.Mon
 
     def pretended(**options: Any) -> LocalCluster:
         asked.update(options)
-        return LocalCluster(**options, processes=False, dashboard_address=None, host="tcp://127.0.0.1")
+        return LocalCluster(**options, processes=False, dashboard_address=":0", host="tcp://127.0.0.1")
 
     monkeypatch.setitem(sys.modules, "dask_cuda", SimpleNamespace(LocalCUDACluster=pretended))
     monkeypatch.syspath_prepend(str(EXAMPLES))

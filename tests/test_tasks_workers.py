@@ -80,7 +80,7 @@ def strange(kind: str, folder: Path, address: str) -> Iterator[None]:
 def client() -> Iterator[Client]:
     """A client of a cluster of one worker, in this process."""
     with (
-        LocalCluster(1, threads_per_worker=1, processes=False, dashboard_address=None, host="tcp://127.0.0.1") as made,
+        LocalCluster(1, threads_per_worker=1, processes=False, dashboard_address=":0", host="tcp://127.0.0.1") as made,
         Client(made) as client,
     ):
         yield client
@@ -112,11 +112,13 @@ def everything(folder: Path) -> dict[str, Callable[[Client], Any]]:
     scores = ls.predict.apply(image, half, classes=["half"], tile=64, halo=0)
     areas = ls.inventory.vectorize(scores)
     tiles = ls.sampling.grid(image, 16)
+    network = ls.models.build("soares_unet", bands=["b0", "b1"], filters=2)
     return {
         "mosaic.write": lambda client: ls.mosaic.write(image, folder / "a.zarr", client=client),
         "kmeans.write": lambda client: ls.kmeans.write(image, centers, folder / "b.zarr", client=client),
-        "predict.run": lambda client: ls.predict.run(
-            image, folder / "c.zarr", half, classes=["half"], tile=64, halo=0, client=client
+        "predict.run": lambda client: ls.predict.run(image, folder / "c.zarr", network, tile=64, client=client),
+        "predict.plan": lambda client: ls.predict.plan(
+            image, folder / "c.zarr", network, tile=64, probe=True, client=client
         ),
         "streaming": lambda client: next(iter(ls.streaming.TileStream(image, tiles, batch_size=2, client=client))),
         "grid.run": lambda client: grid.run([Step("runs/one", half, {})], folder / "d", client=client),
@@ -138,6 +140,7 @@ def test_every_call_with_a_client_asks_first(client: Client, tmp_path: Path) -> 
         for name, call in calls.items():
             with pytest.raises(BadInput, match=r"worker tcp://.* with lsdask 9\.9\.9 "):
                 pytest.fail(f"{name} gave {call(client)}")
+        assert list(client.cluster.scheduler.transition_log) == []  # no task has been told of
     left = {path.name for path in set(tmp_path.iterdir()) - before}
     assert left <= {"other", "d"}  # "d": the folder of an experiment, which holds its lock
 
@@ -193,6 +196,20 @@ def test_a_strange_worker_that_joins_later_computes_nothing(kind: str, client: C
     report = run(target, client=client)
     assert (report.skipped, report.done, report.failed) == (status.done, 20 - status.done, ())
     np.testing.assert_array_equal(ls.store.open(target)[0].values, expected((50, 70), 16))
+
+
+@pytest.mark.cluster
+def test_a_task_on_a_strange_worker_is_not_done(client: Client, tmp_path: Path) -> None:
+    (ours,) = client.nthreads()
+    with tasks.carried(client, "thing") as cargo, strange("other", tmp_path, client.scheduler.address):
+        client.wait_for_workers(2, timeout=60)
+        (theirs,) = set(client.nthreads()) - {ours}
+        for call in ((tasks.held, cargo.name), (tasks.do, tasks.versions(), str, "thing")):
+            assert client.submit(*call, workers=[ours], pure=False).result(60) == "thing"
+            with pytest.raises(workers.Stranger, match=f"Worker {theirs} has joined with lsdask 9.9.9"):
+                client.submit(*call, workers=[theirs], pure=False).result(60)
+        with pytest.raises(workers.Stranger, match=f"Worker {theirs} has joined"):
+            cargo.check()
 
 
 @pytest.mark.parametrize(
