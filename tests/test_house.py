@@ -17,11 +17,11 @@ LAYERS = {
     **dict.fromkeys(["scenes", "mosaic", "terrain", "statistics", "kmeans", "inventory", "sampling", "streaming"], 2),
     **dict.fromkeys(["evaluate", "models", "losses", "augment", "synthetic"], 2),
     **dict.fromkeys(["predict", "training"], 3),
-    **dict.fromkeys(["recipes", "report"], 4),
+    **dict.fromkeys(["bench", "recipes", "report"], 4),
     "cli": 5,
 }
 
-TORCH_ROOMS = {"models", "losses", "augment", "training", "streaming", "predict", "recipes", "cli"}
+TORCH_ROOMS = {"models", "losses", "augment", "training", "streaming", "predict", "recipes", "bench", "cli"}
 
 
 def rooms() -> list[tuple[str, Path]]:

@@ -4,13 +4,14 @@ import sys
 
 from rich.console import Console
 
-from lsdask.cli import about, clusters, demo, mosaic, predict, reproduce, results, status, tiles, training
+from lsdask.cli import about, bench, clusters, demo, mosaic, predict, reproduce, results, status, tiles, training
 from lsdask.cli.app import app
 from lsdask.errors import LsdaskError
 
 __all__ = [
     "about",
     "app",
+    "bench",
     "clusters",
     "demo",
     "main",
