@@ -8,7 +8,7 @@ TOOLS := slurm-wlm munge openssh-server
 export LSDASK_DATA ?= $(abspath ../shared/data)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup cluster-tools demo test test-slow lint format docs wheel lock bench clean
+.PHONY: help setup cluster-tools demo test test-slow lint format docs wheel lock bench benchmarks clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -55,7 +55,10 @@ wheel: setup ## wheel and sdist, in dist/
 lock: setup ## pin every version again, names and versions only
 	$(BIN)/uv pip compile --quiet --upgrade pyproject.toml --all-extras --no-emit-index-url --no-header --python-version 3.12 -o requirements.lock
 
-bench: setup ## the benchmarks, one JSON line each
+bench: setup ## this machine's limits, lsdask, and the usual; kept in benchmarks/results/
+	$(BIN)/lsdask bench --full --out benchmarks/results --plot benchmarks/results/roofline.png
+
+benchmarks: setup ## every benchmark script, one JSON line each; an hour or so
 	$(BIN)/python benchmarks/import_time.py
 	$(BIN)/python benchmarks/evaluate.py
 	$(BIN)/python benchmarks/vectorize.py
