@@ -249,17 +249,18 @@ def wait_for_tiles(target: Path, count: int) -> int:
     raise TimeoutError(f"{target} did not begin")
 
 
+HERE = "Client(processes=False, dashboard_address=None)"
+CLUSTER = "Client(n_workers=1, threads_per_worker=2, dashboard_address=None)"
+
+
 @pytest.mark.parametrize(
     ("client", "progress"),
     [
         pytest.param("None", True, id="threads"),
-        pytest.param("Client(processes=False, dashboard_address=None)", False, id="here", marks=pytest.mark.slow),
-        pytest.param(
-            "Client(n_workers=1, threads_per_worker=2, dashboard_address=None)", False, id="cluster",
-            marks=[pytest.mark.slow, pytest.mark.cluster],
-        ),
+        pytest.param(HERE, False, id="here", marks=pytest.mark.slow),
+        pytest.param(CLUSTER, False, id="cluster", marks=[pytest.mark.slow, pytest.mark.cluster]),
     ],
-)  # fmt: skip
+)
 def test_a_run_stopped_in_a_kernel_goes_on_in_it(client: str, progress: bool, kernel: Kernel, tmp_path: Path) -> None:
     target = tmp_path / "scores.zarr"
     kernel.run(WORK.format(client=client, progress=progress))
@@ -272,6 +273,8 @@ def test_a_run_stopped_in_a_kernel_goes_on_in_it(client: str, progress: bool, ke
         stopped = ls.predict.status(target)
         assert share <= stopped.done < stopped.tiles - stopped.void
         assert not stopped.running  # no lock is left behind
+        if client == CLUSTER:  # the stop button reaches its processes too, and they end
+            kernel.run(f"client.close(); client = {client}")
     kernel.run(f"report = go('scores.zarr').check(); assert report.skipped >= {stopped.done}, report")
     kernel.run("go('whole.zarr').check()")
     np.testing.assert_array_equal(ls.store.open(target).values, ls.store.open(tmp_path / "whole.zarr").values)
@@ -309,5 +312,5 @@ def test_a_home_that_cannot_be_written_stops_nothing(home: str, tmp_path: Path) 
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "Traceback" not in done.stderr
-    assert json.loads((tmp_path / "demo" / "metrics.json").read_text())["counts"]["tn"] > 0
+    assert sum(json.loads((tmp_path / "demo" / "metrics.json").read_text())["counts"].values()) > 0
     assert (tmp_path / "scores.png").stat().st_size > 10_000
