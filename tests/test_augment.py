@@ -167,6 +167,7 @@ def test_groups_are_drawn_apart_and_bands_of_no_group_keep_their_values():
     assert torch.equal(moved[:, 1], image[:, 1])
     shifts = ((moved - image) / STD).mean((2, 3))
     assert (shifts[:, 0] - shifts[:, 2]).abs().min() > 1e-3
+    assert min(len(shifts[:, band].round(decimals=2).unique()) for band in (0, 2)) == len(image)  # a draw a tile
     noise = ((moved - image) / STD)[:, 0]
     assert noise.std((1, 2)).mean().item() == pytest.approx(0.2, rel=0.1)
 

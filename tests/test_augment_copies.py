@@ -70,10 +70,10 @@ def image_and_mask():
 def test_every_tile_comes_once_in_every_way(batch_size):
     image, mask = image_and_mask()
     tiles = sampling.grid(image, 32)
-    changes = [EXACT[i] for i in (0, 1, 5, 10)]
+    changes = [EXACT[i] for i in (0, 5, 10)]
     stream = Copies(image, tiles, changes, mask=mask, batch_size=batch_size, seed=3)
     given = [(tile, label) for batch in stream for tile, label in zip(batch.image, batch.mask)]
-    assert len(given) == 4 * len(tiles)
+    assert len(given) == 3 * len(tiles)
     windows = [(slice(y, y + 32), slice(x, x + 32)) for y, x in zip(tiles["y"], tiles["x"])]
     expected = {
         (numpy_change(image.values[:, *window], c).tobytes(), numpy_change(mask.values[window], c).tobytes())

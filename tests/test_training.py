@@ -18,7 +18,7 @@ from sklearn.metrics import f1_score
 
 from lsdask import losses, models, sampling, streaming, training
 from lsdask.errors import BadInput, Unreadable
-from lsdask.training import tally_block
+from lsdask.training import streams, tally_block
 from lsdask.training.tally import Sums
 
 BANDS = ("red", "nir")
@@ -151,8 +151,8 @@ def test_a_stream_goes_on_from_epoch_to_epoch_and_from_training_to_training():
     train = Seen(image, sampling.grid(image, 16), mask=mask, batch_size=2)
     fit(small(), train, epochs=2)
     assert asked == [(0, 0), (1, 0)]
-    fit(small(), train, epochs=1)
-    assert asked[2:] == [(2, 0)]
+    fit(small(), train, epochs=2)
+    assert asked[2:] == [(2, 0), (3, 0)]
 
 
 def test_patience_stops_after_epochs_that_are_not_better(monkeypatch):
@@ -224,6 +224,22 @@ def test_the_next_epoch_is_read_while_tiles_are_judged_and_no_thread_outlives_th
         assert waited == ([True, True, False] if ends == "last" else [True, True])
         assert len(done.history) == train.epoch == len(waited)
     assert threading.active_count() == before
+
+
+def test_a_stream_that_also_judges_is_read_by_one_at_a_time():
+    class Alone(Told):
+        reading = False
+
+        def batches(self, epoch: int, begin: int = 0, **workers: Any) -> Any:
+            assert not self.reading
+            self.reading = True
+            try:
+                yield from super().batches(epoch, begin, **workers)
+            finally:
+                self.reading = False
+
+    both = Alone(lambda epoch: None)
+    assert len(fit(small(), both, both, epochs=3).history) == 3
 
 
 def test_a_loaded_model_goes_on_learning(tmp_path):
@@ -309,6 +325,31 @@ def test_counts_are_sklearn_s(classes):
     counts, low, high = tally_block(logits, torch.full((2, 16, 16), 255, dtype=torch.uint8), 0.5)
     assert not counts.any()
     assert low > high
+
+
+def test_a_score_at_the_threshold_is_a_landslide_and_unknown_pixels_have_no_part_in_the_spread():
+    logits = torch.tensor([0.0, 9.0, -9.0, 1.0]).view(1, 1, 2, 2)
+    mask = torch.tensor([1, 255, 255, 0], dtype=torch.uint8).view(1, 2, 2)
+    counts, low, high = tally_block(logits, mask, 0.5)
+    assert counts.flatten().tolist() == [1, 1, 0]
+    assert (low.item(), high.item()) == pytest.approx((0.5, 1 / (1 + np.exp(-1))))
+
+
+def test_an_epoch_s_loss_is_the_mean_over_tiles_not_batches():
+    sums = Sums()
+    for tiles, loss in ((3, 1.0), (1, 5.0)):
+        sums.add(torch.tensor(loss), torch.zeros(tiles, 1, 2, 2), torch.zeros(tiles, 2, 2, dtype=torch.uint8), 0.5)
+    assert sums.loss == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("part", [0, 1])
+def test_a_batch_is_told_by_its_pixels_and_by_its_mask(part):
+    batch = [np.ones((2, 3, 4, 4), "uint16"), np.zeros((2, 4, 4), "uint8")]
+    other = [array.copy() for array in batch]
+    other[part][1, -1, 3] = 7
+    assert streams.fingerprint(batch) == streams.fingerprint([array.copy() for array in batch])
+    assert streams.fingerprint(batch) != streams.fingerprint(other)
+    assert streams.fingerprint([batch[0], None]) != streams.fingerprint(batch)
 
 
 @pytest.mark.parametrize("classes", [1, 4])

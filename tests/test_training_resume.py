@@ -22,6 +22,7 @@ from images import mosaic
 from lsdask import losses, models, sampling, store, streaming, training
 from lsdask.augment import Augment
 from lsdask.errors import BadInput, OtherPlan, Unreadable
+from lsdask.training import checkpoints
 
 BANDS = ("red", "nir")
 SIDE, CHUNK = 96, 32
@@ -259,6 +260,17 @@ def test_other_pixels_and_other_first_weights_are_another_run(scenes, tmp_path, 
         train(scenes, tmp_path, resume=True)
 
 
+def test_a_frozen_encoder_is_another_run(scenes, tmp_path):
+    def go(frozen: bool, **more: Any) -> Any:
+        made = models.build("linknet", bands=BANDS, freeze_encoder=frozen)
+        flow = stream(scenes, drop_last=True)
+        return training.fit(made, flow, epochs=1, folder=tmp_path, device="cpu", precision="float32", **more)
+
+    go(False)
+    with pytest.raises(OtherPlan, match=r"\(model\.frozen: False -> True\)"):
+        go(True, resume=True)
+
+
 def chunk_of(path: Path) -> Path:
     """A stored object in the middle of an image."""
     return sorted(path.glob("**/c/*/*/*"))[-1]
@@ -305,6 +317,17 @@ def test_reading_a_checkpoint_runs_no_code_and_a_damaged_one_is_named(scenes, tm
     with pytest.raises(Unreadable, match=r"last\.ckpt must be a checkpoint as lsdask wrote it"):
         train(scenes, tmp_path / "m", resume=True)
     assert not Mischief.done.exists()
+
+
+def test_a_checkpoint_that_cannot_be_written_whole_leaves_the_one_before(tmp_path, monkeypatch):
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    checkpoints.write(tmp_path, {"batch": 1})
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(Unreadable, match="No space left"):
+        checkpoints.write(tmp_path, {"batch": 2})
+    assert checkpoints.read(tmp_path) == {"batch": 1}
 
 
 def test_a_folder_that_cannot_be_written_is_said(scenes, tmp_path):

@@ -102,7 +102,7 @@ def tally_block(logits: Tensor, mask: Tensor, threshold: float) -> tuple[Tensor,
         scores = torch.softmax(logits.float(), dim=1)[:, 1:]
         numbers = torch.arange(1, logits.shape[1], device=logits.device).view(1, -1, 1, 1)
         said, true = logits.argmax(1, keepdim=True) == numbers, mask.unsqueeze(1) == numbers
-    parts = (said & true & known, said & ~true & known, ~said & true & known)
+    parts = (said & true, said & ~true & known, ~said & true)  # what is true is known
     low = torch.where(known, scores, scores.new_ones(())).min()
     high = torch.where(known, scores, scores.new_zeros(())).max()
     return torch.stack([part.sum((0, 2, 3)) for part in parts]), low, high
