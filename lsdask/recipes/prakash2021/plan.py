@@ -21,7 +21,7 @@ RESOLUTIONS = (6, 10, 30)
 
 SCALES: dict[str, dict[str, Any]] = {
     "full": {"tile": TILE, "narrow": 1, "batch": 8, "epochs": 200, "patience": 10, "most": None},
-    "small": {"tile": 64, "narrow": 4, "batch": 8, "epochs": 4, "patience": 2, "most": 48},
+    "small": {"tile": 32, "narrow": 2, "batch": 8, "epochs": 25, "patience": 10, "most": 96},
     "tiny": {"tile": 32, "narrow": 8, "batch": 4, "epochs": 1, "patience": 1, "most": 6},
 }
 

@@ -97,7 +97,6 @@ def known_tiles(tiles: pd.DataFrame, mask: xr.DataArray) -> pd.DataFrame:
     if tiles.empty:
         return tiles.assign(valid=0.0, positive=0.0)
     known = mask.copy(data=mask.data != schema.UNKNOWN)
-    known.attrs.clear()
     return sampling.select(sampling.describe(tiles, mask=mask, valid=known), min_valid=MIN_VALID)
 
 
