@@ -1,6 +1,8 @@
 """What a run reads: each chunk about once, nothing of tiles that hold no score, and enough to warn of a short halo."""
 
 import shutil
+import subprocess
+import sys
 import threading
 import warnings
 from pathlib import Path
@@ -268,3 +270,95 @@ def test_a_compiled_network_scores_the_same(far_looking: Path) -> None:
     plain = predict.apply(image, far_looking, **options).values
     compiled = predict.apply(image, far_looking, compile=True, **options).values
     np.testing.assert_allclose(compiled, plain, atol=1e-5)
+
+
+def test_chunks_that_all_tiles_have_read_are_let_go(tmp_path: Path) -> None:
+    write_big(tmp_path, (160, 96), 16)
+    grid = tiling.grid((160, 96), 32, halo=8)
+    reader = sharing.shared(store.open(tmp_path / "image.zarr"), grid)
+    assert isinstance(reader, sharing.SharedReader)
+    most = 0
+    for place in grid.walk():
+        reader.read(*grid[place].read)
+        most = max(most, len(reader._kept()._held))
+    assert len(reader._kept()._held) == 0
+    assert 0 < most <= reader._most()
+
+
+def test_a_chunk_that_failed_in_another_thread_is_read_by_oneself(tmp_path: Path) -> None:
+    image = write_big(tmp_path, (64, 64), 16)
+    reader = sharing.shared(store.open(tmp_path / "image.zarr"), tiling.grid((64, 64), 32, halo=8))
+    assert isinstance(reader, sharing.SharedReader)
+    mine, _ = reader._kept().claim({(1, 1): 4, (1, 2): 2})
+    found: list[np.ndarray] = []
+    waits = threading.Thread(target=lambda: found.append(reader.read(slice(0, 40), slice(0, 40))))
+    waits.start()
+    waits.join(0.2)
+    assert waits.is_alive()  # it waits for what another thread reads
+    reader._kept().fail(mine, OSError("torn beside it"))
+    waits.join(20)
+    np.testing.assert_array_equal(found[0], image.values[:, :40, :40])
+
+
+@given(
+    size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    part=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    at=st.tuples(st.integers(-5, 9), st.integers(-5, 9)),
+)
+def test_what_two_windows_share_is_pasted(size: tuple[int, int], part: tuple[int, int], at: tuple[int, int]) -> None:
+    world = np.arange(40 * 40).reshape(1, 40, 40)
+    starts = 15 + at[0], 15 + at[1]
+    if any(a + n <= 15 or a >= 15 + m for a, n, m in zip(starts, part, size)):
+        return  # they share nothing, which a reader never asks for
+    out = np.full((1, *size), -1)
+    cut = world[:, starts[0] : starts[0] + part[0], starts[1] : starts[1] + part[1]]
+    sharing.paste_block(out, (15, 15), cut, starts)
+    inside = np.full_like(world, -1)
+    inside[:, starts[0] : starts[0] + part[0], starts[1] : starts[1] + part[1]] = cut
+    np.testing.assert_array_equal(out, inside[:, 15 : 15 + size[0], 15 : 15 + size[1]])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc keeps what was freed")
+def test_freed_memory_is_given_back() -> None:
+    script = """
+import numpy as np
+from lsdask.predict.memory import give_back
+def held(): return int(open("/proc/self/statm").read().split()[1]) * 4096
+parts = [np.ones(60_000, "uint8") for _ in range(2000)]  # too small to be mapped one by one
+last = np.ones(60_000, "uint8")
+full = held()
+del parts
+kept = held()
+give_back()
+print(full - kept, full - held())
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    before, after = map(int, done.stdout.split())
+    assert before < 60e6 < 100e6 < after
+
+
+def test_a_tile_is_void_only_if_some_band_has_no_object_in_it(tmp_path: Path) -> None:
+    import zarr
+
+    image = random_mosaic((2, 64, 64), void=0)
+    store.write(image, tmp_path / "image.zarr", chunk=16, shard=32)
+    root = zarr.open_group(tmp_path / "image.zarr")
+    like = root["mosaic"]
+    bands = root.create_array(
+        "bands", shape=(2, 64, 64), chunks=(1, 32, 32), dtype="uint16", fill_value=0, dimension_names=("band", "y", "x")
+    )
+    bands.attrs.update(dict(like.attrs))
+    bands[0] = 5  # of the first band everything, of the second the upper half
+    bands[1, :32] = 5
+    opened = store.open(tmp_path / "image.zarr", name="bands")
+    void = skipping.unstored(opened, tiling.grid((64, 64), 32))
+    np.testing.assert_array_equal(void, [[False, False], [True, True]])
+    void = skipping.unstored(opened, tiling.grid((64, 64), 48))
+    np.testing.assert_array_equal(void, [[False, False], [True, True]])
+
+
+@pytest.mark.parametrize(("halo", "window", "expected"), [(1, None, 16), (16, None, 16), (17, None, 32), (17, 66, 17)])
+def test_a_halo_is_whole_strides(halo: int, window: int | None, expected: int, far_looking: Path) -> None:
+    image = random_mosaic((1, 100, 100))
+    made = predict.job(image, "nowhere.zarr", far_looking, tile=64, halo=halo, window=window, precision="float32")
+    assert made.scorer.lattice.halo == made.grid.halo == expected

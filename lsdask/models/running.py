@@ -141,14 +141,15 @@ class Runner:
         return "float32"
 
     def _put(self, blocks: np.ndarray) -> Tensor:
-        """Bring blocks to the device as float32 with NaN where void."""
+        """Bring blocks to the device as float32, channels last, with NaN where void."""
         device = torch.device(self.device)
         if device.type != "cuda" or (blocks.dtype.kind in "iu" and blocks.dtype.itemsize > 2):
-            return torch.from_numpy(float_block(blocks, self.nodata)).to(device)
+            image = torch.from_numpy(float_block(blocks, self.nodata))
+            return image.to(device, memory_format=torch.channels_last)
         # Narrow integers cross to the device as they are, from page-locked memory, and are widened there.
         staged = torch.empty(blocks.shape, dtype=_torch_dtype(blocks.dtype), pin_memory=True)
         np.copyto(staged.numpy(), blocks)
-        image = staged.to(device, non_blocking=True).float()
+        image = staged.to(device, non_blocking=True).float().contiguous(memory_format=torch.channels_last)
         if self.nodata is not None:
             image[image == float(np.float32(self.nodata))] = float("nan")
         return image
@@ -158,7 +159,7 @@ class Runner:
         dtype = getattr(torch, precision) if reduced else None
         model = self._model(image.device, precision)
         with torch.autocast(image.device.type, dtype=dtype, enabled=reduced):
-            logits = model(image.contiguous(memory_format=torch.channels_last))
+            logits = model(image)
         return torch.sigmoid(logits) if self.spec.classes == 1 else torch.softmax(logits, dim=1)
 
     def _model(self, device: torch.device, precision: Precision) -> nn.Module:

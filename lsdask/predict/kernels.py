@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass
 
 from lsdask import store, tiling
+from lsdask.predict.memory import give_back
 from lsdask.predict.scoring import NAME, Scorer
 from lsdask.predict.sharing import SharedReader
 
@@ -33,9 +34,11 @@ class Kernel:
         where = None if self.where is None else self.where.read(*tile.write)
         wanted = where is None or bool(where.any())
         data = self.reader.read(*tile.read) if wanted else None
+        give_back()
         read = time.perf_counter()
         size = tuple(side.stop - side.start for side in tile.write)
         scores = self.scorer.unknown(size) if data is None else self.scorer.tile(data, tile, where)
+        give_back()
         computed = time.perf_counter()
         store.put(self.target, scores, *tile.write, name=NAME)
         return {

@@ -8,6 +8,7 @@ import xarray as xr
 from lsdask import tasks
 from lsdask.predict.calling import call_of
 from lsdask.predict.jobs import Options, job
+from lsdask.predict.memory import give_back
 from lsdask.predict.probing import look, settle
 from lsdask.predict.scoring import Model
 from lsdask.predict.skipping import Where
@@ -74,6 +75,7 @@ def run(
     described = job(source, target, model, where=where, **options)
     settle(described, target, client)
     look(described, client)
+    give_back()
     return tasks.run(
         described.kernel,
         target=target,

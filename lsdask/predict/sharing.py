@@ -1,11 +1,12 @@
 """Decoded chunks shared by the tiles of a process, so that a halo does not decode its chunks again for each tile."""
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby, product
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,9 @@ from lsdask import store, tiling
 
 Chunk = tuple[int, int]
 """A chunk's (row, column)."""
+
+Chunks = dict[Chunk, "Future[np.ndarray]"]
+"""Chunks that are here or being read."""
 
 
 @dataclass(frozen=True)
@@ -41,54 +45,52 @@ class SharedReader:
         """Read a window, all leading axes with it. Raises as ``store.Reader.read`` does."""
         rows, columns = (_touched(part, side) for part, side in zip((y, x), self.side))
         places = [(row, column) for row in rows for column in columns]
-        mine, theirs = self._kept().claim(places)
-        try:
-            for top, left, part in self._read(mine):
-                self._deliver(top, left, part, mine)
-        except BaseException as error:
-            self._kept().fail(mine, error)
-            raise
-        chunks = {place: waiting.result() for place, waiting in mine.items()}
-        chunks |= {place: self._from(waiting, place) for place, waiting in theirs.items()}
-        again = {place: self._needed_again(place) for place in places}
-        self._kept().keep(again, self._most())
-        first = chunks[places[0]]
-        out = np.empty((*first.shape[:-2], y.stop - y.start, x.stop - x.start), first.dtype)
-        for place, chunk in chunks.items():
-            to, of = zip(*(_overlap(part, at, side) for part, at, side in zip((y, x), place, self.side)))
-            out[..., to[0], to[1]] = chunk[..., of[0], of[1]]
+        again = {place: readers for place in places if (readers := self._readers(place)) > 1}
+        mine, theirs = self._kept().claim(again)
+        parts = chain(self._read(sorted(set(places) - theirs.keys()), mine), self._wait(theirs))
+        first = next(parts)
+        out = np.empty((*first[-1].shape[:-2], y.stop - y.start, x.stop - x.start), first[-1].dtype)
+        for top, left, part in chain([first], parts):
+            paste_block(out, (y.start, x.start), part, (top * self.side[0], left * self.side[1]))
+        self._kept().release(again, self._most())
         return out
 
-    def _from(self, waiting: "Future[np.ndarray]", place: Chunk) -> np.ndarray:
-        """Give a chunk that another thread reads; one that failed there may have been read beside a torn one."""
-        if waiting.exception() is None:
-            return waiting.result()
-        ((_, _, chunk),) = self._read([place])
-        return chunk
+    def _read(self, places: list[Chunk], shared: Chunks) -> Iterator[tuple[int, int, np.ndarray]]:
+        """Read chunks, those that make a rectangle together; share some; give each rectangle and where it begins."""
+        try:
+            for top, bottom, left, right in rectangles(places):
+                window = (
+                    slice(a * side, min(b * side, size))
+                    for a, b, side, size in zip((top, left), (bottom, right), self.side, self.shape)
+                )
+                part = self.reader.read(*window)
+                self._kept().decoded += (bottom - top) * (right - left)
+                self._share(top, left, part, shared)
+                yield top, left, part
+        except BaseException as error:
+            self._kept().fail(shared, error)
+            raise
 
-    def _read(self, places: Iterable[Chunk]) -> Iterator[tuple[int, int, np.ndarray]]:
-        """Read chunks, those that make a rectangle together; give where each rectangle begins, and its values."""
-        for top, bottom, left, right in rectangles(sorted(places)):
-            window = (
-                slice(a * side, min(b * side, size))
-                for a, b, side, size in zip((top, left), (bottom, right), self.side, self.shape)
-            )
-            yield top, left, self.reader.read(*window)
-
-    def _deliver(self, top: int, left: int, part: np.ndarray, mine: "dict[Chunk, Future[np.ndarray]]") -> None:
+    def _share(self, top: int, left: int, part: np.ndarray, shared: Chunks) -> None:
         rows, columns = (-(-size // side) for size, side in zip(part.shape[-2:], self.side))
-        for row in range(rows):
-            for column in range(columns):
+        for row, column in product(range(rows), range(columns)):
+            waiting = shared.get((top + row, left + column))
+            if waiting is not None:
                 y, x = (slice(i * side, (i + 1) * side) for i, side in zip((row, column), self.side))
-                # A copy, as a view would keep the whole rectangle alive.
-                mine[top + row, left + column].set_result(part[..., y, x].copy())
+                waiting.set_result(part[..., y, x].copy())  # a view would keep the whole rectangle alive
 
-    def _needed_again(self, place: Chunk) -> bool:
-        """Say whether more than one tile reads a chunk."""
-        return any(
-            _readers(i, side, size, tile, self.grid.halo) > 1
-            for i, side, size, tile in zip(place, self.side, self.shape, self.grid.tile)
-        )
+    def _wait(self, theirs: Chunks) -> Iterator[tuple[int, int, np.ndarray]]:
+        """Give the chunks that others have read; one that failed there may have been read beside a torn one."""
+        for place, waiting in theirs.items():
+            if waiting.exception() is None:
+                yield *place, waiting.result()
+            else:
+                yield from self._read([place], {})
+
+    def _readers(self, place: Chunk) -> int:
+        """Count the tiles that read a chunk."""
+        axes = zip(place, self.side, self.shape, self.grid.tile)
+        return math.prod(_readers(i, side, size, tile, self.grid.halo) for i, side, size, tile in axes)
 
     def _most(self) -> int:
         """Count the chunks that a column of a strip of tiles and its halo touch: what is needed until the next one."""
@@ -114,24 +116,33 @@ class SharedReader:
 _making = threading.Lock()
 
 
+@dataclass
+class _Held:
+    """A chunk, here or being read, and how many tiles have not read it yet."""
+
+    chunk: "Future[np.ndarray]"
+    left: int
+
+
 class _Kept:
     """Chunks by place, each read by one thread while others wait for it; the least recently used go first."""
 
     def __init__(self) -> None:
         self.decoded = 0
         self._lock = threading.Lock()
-        self._held: OrderedDict[Chunk, Future[np.ndarray]] = OrderedDict()
+        self._held: OrderedDict[Chunk, _Held] = OrderedDict()
 
-    def claim(self, places: list[Chunk]) -> "tuple[dict[Chunk, Future[np.ndarray]], dict[Chunk, Future[np.ndarray]]]":
-        """Give what the caller must read, and what is here or being read by others."""
+    def claim(
+        self, again: dict[Chunk, int]
+    ) -> "tuple[dict[Chunk, Future[np.ndarray]], dict[Chunk, Future[np.ndarray]]]":
+        """Give, of chunks that so many tiles read, what the caller must read, and what is here or read by others."""
         with self._lock:
-            theirs = {place: self._held[place] for place in places if place in self._held}
-            mine: dict[Chunk, Future[np.ndarray]] = {place: Future() for place in places if place not in theirs}
-            self._held.update(mine)
-            self.decoded += len(mine)
+            theirs = {place: self._held[place].chunk for place in again if place in self._held}
+            mine: Chunks = {place: Future() for place in again if place not in theirs}
+            self._held.update({place: _Held(chunk, again[place]) for place, chunk in mine.items()})
         return mine, theirs
 
-    def fail(self, mine: "dict[Chunk, Future[np.ndarray]]", error: BaseException) -> None:
+    def fail(self, mine: Chunks, error: BaseException) -> None:
         """Forget what could not be read, and tell those who wait for it."""
         with self._lock:
             for place, waiting in mine.items():
@@ -139,11 +150,15 @@ class _Kept:
                 if not waiting.done():
                     waiting.set_exception(error)
 
-    def keep(self, again: dict[Chunk, bool], most: int) -> None:
-        """Let go of chunks that nothing needs again, mark the others as just used, and hold at most so many."""
+    def release(self, used: Iterable[Chunk], most: int) -> None:
+        """Let go of chunks that all tiles have read, mark the others as just used, and hold at most so many."""
         with self._lock:
-            for place in again.keys() & self._held.keys():
-                if again[place]:
+            for place in used:
+                held = self._held.get(place)
+                if held is None:
+                    continue
+                held.left -= 1
+                if held.left:
                     self._held.move_to_end(place)
                 else:
                     del self._held[place]
@@ -216,10 +231,20 @@ def _touched(part: slice, side: int) -> range:
     return range(part.start // side, -(-part.stop // side))
 
 
-def _overlap(part: slice, i: int, side: int) -> tuple[slice, slice]:
-    """Give where chunk ``i`` lies in a window, and what of the chunk that is."""
-    first, last = max(part.start, i * side), min(part.stop, (i + 1) * side)
-    return slice(first - part.start, last - part.start), slice(first - i * side, last - i * side)
+def paste_block(out: np.ndarray, at: Chunk, part: np.ndarray, lies: Chunk) -> None:
+    """Put what two windows of an image share from one into the other.
+
+    Parameters
+    ----------
+    out, part : (..., y, x) array
+        The windows.
+    at, lies : (int, int)
+        Where each begins in the image, pixels (y, x).
+    """
+    sizes = zip(at, out.shape[-2:], lies, part.shape[-2:])
+    spans = [(a, b, max(a, b), min(a + long, b + wide)) for a, long, b, wide in sizes]
+    to, of = zip(*((slice(low - a, high - a), slice(low - b, high - b)) for a, b, low, high in spans))
+    out[..., to[0], to[1]] = part[..., of[0], of[1]]
 
 
 def _readers(i: int, side: int, size: int, tile: int, halo: int) -> int:

@@ -19,7 +19,7 @@ Blend = Literal["none", "cosine"]
 LEAST = 512
 """A tile is not cut on its own account into windows of smaller steps than this, pixels."""
 
-EXTRA = 1.08
+EXTRA = 1.25
 """... nor if that takes more than so many times the pixels of the uncut block."""
 
 BATCH_PIXELS = 1 << 20
