@@ -30,6 +30,7 @@ import lsdask as ls
 from lsdask.cli import running
 from lsdask.cli.running import client_of
 from lsdask.errors import BadInput
+from lsdask.tasks import workers
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "clusters"
 
@@ -302,5 +303,8 @@ def test_only_workers_with_a_gpu_compute(tmp_path: Path, monkeypatch: pytest.Mon
 def test_every_example_is_run_or_a_template_and_on_the_page() -> None:
     scripts = {path.stem for path in EXAMPLES.glob("*.py")} - {"work", "dask_gateway_config"}
     assert scripts == {*WHERE, "gpus", "on_kubernetes"}
-    page = (EXAMPLES.parents[1] / "docs" / "clusters.md").read_text()
+    page = " ".join((EXAMPLES.parents[1] / "docs" / "clusters.md").read_text().split())
     assert [path.name for path in EXAMPLES.iterdir() if path.is_file() and f"clusters/{path.name}" not in page] == []
+    with pytest.raises(BadInput) as error:
+        workers.refuse({"worker tcp://10.0.0.7:40511": {"lsdask": "0.2.0"}})
+    assert str(error.value) in page

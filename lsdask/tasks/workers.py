@@ -4,7 +4,7 @@ The processes of a run have the same lsdask, and the same Python, NumPy, torch a
 their versions: code travels between them, scores do not depend on who computed them, and later numbers mend faults.
 Of the scheduler, which unpickles and does not compute, lsdask and Python are asked.
 
-They are asked when a run begins. A worker that joins later tells what it has; if that is not ours, the run ends and says so.
+They are asked when a run begins. A worker that joins later tells what it has; if that is not ours, the run ends.
 """
 
 import sys
@@ -54,27 +54,15 @@ def check_workers(client: "Client | None") -> None:
     told: Any = client.get_versions(packages=list(ALIKE))  # moves no code, which another Python could not run
     held = {SCHEDULER: told["scheduler"]["packages"]}
     held |= {_worker(address): one["packages"] for address, one in told["workers"].items()}
-    _refuse({name: {"python": packages["python"].rsplit(".", 2)[0]} for name, packages in held.items()})
-    _refuse({SCHEDULER: {"lsdask": client.run_on_scheduler(_probe())}})
+    refuse({name: {"python": packages["python"].rsplit(".", 2)[0]} for name, packages in held.items()})
+    refuse({SCHEDULER: {"lsdask": client.run_on_scheduler(_probe())}})
     own = client.run(_probe(), on_error="ignore")  # a worker that ends just now is not asked
     asked = {_worker(address): found for address, found in own.items() if _worker(address) in held}
-    _refuse({name: {"lsdask": found, **{one: held[name][one] for one in ALIKE}} for name, found in asked.items()})
+    refuse({name: {"lsdask": found, **{one: held[name][one] for one in ALIKE}} for name, found in asked.items()})
 
 
 def _worker(address: str) -> str:
     return f"worker {address}"
-
-
-def _refuse(told: Mapping[str, Versions]) -> None:
-    """Raise if some of the processes differ from this one."""
-    ours = versions()
-    found = {name: differences(theirs, ours) for name, theirs in told.items()}
-    strange = [name for name, differ in found.items() if differ]
-    if strange:
-        rule = "have the versions of this process in its scheduler and in each worker"
-        more = f", and {len(strange) - 1} more differ" if strange[1:] else ""
-        got = f"{strange[0]} with {', '.join(found[strange[0]])}{more}"
-        raise BadInput(sentence("client", rule, got, ADVICE))
 
 
 def _probe() -> Callable[[], str | None]:
@@ -88,6 +76,18 @@ def _probe() -> Callable[[], str | None]:
         return getattr(lsdask, "__version__", None)
 
     return own
+
+
+def refuse(told: Mapping[str, Versions]) -> None:
+    """Raise BadInput, naming the first, if processes have other versions than this one."""
+    ours = versions()
+    found = {name: differences(theirs, ours) for name, theirs in told.items()}
+    strange = [name for name, differ in found.items() if differ]
+    if strange:
+        rule = "have the versions of this process in its scheduler and in each worker"
+        more = f", and {len(strange) - 1} more differ" if strange[1:] else ""
+        got = f"{strange[0]} with {', '.join(found[strange[0]])}{more}"
+        raise BadInput(sentence("client", rule, got, ADVICE))
 
 
 # Versions
