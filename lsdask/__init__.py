@@ -13,6 +13,7 @@ ROOMS = (
     "augment",
     "bench",
     "cli",
+    "compiling",
     "errors",
     "evaluate",
     "graphs",

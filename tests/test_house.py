@@ -12,7 +12,7 @@ import lsdask
 PACKAGE = Path(lsdask.__file__).parent
 
 LAYERS = {
-    **dict.fromkeys(["errors", "telling"], 0),
+    **dict.fromkeys(["errors", "telling", "compiling"], 0),
     **dict.fromkeys(["schema", "tiling", "store", "ledger", "tasks", "graphs", "sensors"], 1),
     **dict.fromkeys(["scenes", "mosaic", "terrain", "statistics", "kmeans", "inventory", "sampling", "streaming"], 2),
     **dict.fromkeys(["evaluate", "models", "losses", "augment", "synthetic"], 2),

@@ -285,6 +285,33 @@ def test_a_run_stopped_in_a_kernel_goes_on_in_it(client: str, progress: bool, ke
 # A read-only home
 
 
+LOOPS = """
+import lsdask as ls
+
+land = ls.synthetic.landscape((64, 64), seed=1)
+centers = ls.kmeans.fit(land.scene, [2], n_samples=500)
+print(int(land.scene.sum()), float(ls.terrain.slope(ls.synthetic.elevation((64, 64))).max()), float(centers.sum()))
+"""
+
+
+@pytest.mark.slow
+def test_loops_are_compiled_where_nothing_can_be_kept(tmp_path: Path) -> None:
+    """As on a hub whose package belongs to root: beside the package, and in the home, no folder can be made."""
+    package = tmp_path / "lsdask"
+    shutil.copytree(Path(ls.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    for folder in [package, *(path for path in package.rglob("*") if path.is_dir())]:
+        (folder / "__pycache__").touch()
+    printed = []
+    for environment in ({}, {"PYTHONPATH": str(tmp_path), "HOME": "/dev/null/home", "XDG_CACHE_HOME": ""}):
+        command = [sys.executable, "-c", LOOPS]
+        done = subprocess.run(
+            command, env={**os.environ, **environment}, cwd=tmp_path.parent, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        printed.append(done.stdout)
+    assert printed[0] == printed[1]
+
+
 SMALL = """
 import matplotlib
 import lsdask as ls

@@ -1,9 +1,9 @@
 """Kernels that count pixels by truth and score, the partial sums of every evaluation: no xarray, no Dask."""
 
-import numba
 import numpy as np
 
 from lsdask import schema
+from lsdask.compiling import njit
 from lsdask.errors import BadInput, sentence
 
 CELLS = 1024
@@ -69,13 +69,13 @@ def _joint_floats(scores: np.ndarray, mask: np.ndarray, thresholds: np.ndarray) 
     return joint
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def _pair(scores: np.ndarray, mask: np.ndarray, table: np.ndarray) -> None:  # pragma: no cover - compiled
     for i in range(scores.size):
         table[mask[i], scores[i]] += 1
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def _pair_floats(
     scores: np.ndarray, mask: np.ndarray, edges: np.ndarray, guess: np.ndarray, joint: np.ndarray
 ) -> int:  # pragma: no cover - compiled

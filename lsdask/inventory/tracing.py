@@ -13,7 +13,8 @@ only at corners are rings of their own, so every geometry made of them is valid.
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
+
+from lsdask.compiling import njit
 
 
 class Runs(NamedTuple):

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import dask.array as da
 import numpy as np
 import xarray as xr
-from numba import njit
 
 from lsdask import schema, statistics
+from lsdask.compiling import njit
 from lsdask.errors import BadInput, sentence
 from lsdask.kmeans.book import missing_value
 

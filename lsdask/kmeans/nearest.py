@@ -1,8 +1,8 @@
 """The nearest centre of every pixel, for every k at once: the kernels."""
 
 import numpy as np
-from numba import njit
 
+from lsdask.compiling import njit
 from lsdask.kmeans.book import Book, missing_value
 
 _LANES = 512  # pixels labelled side by side

@@ -8,9 +8,9 @@ from typing import Any
 import dask.array as da
 import numpy as np
 import xarray as xr
-from numba import njit
 
 from lsdask import schema, store
+from lsdask.compiling import njit
 from lsdask.errors import BadInput, sentence
 from lsdask.kmeans.book import LABELS
 

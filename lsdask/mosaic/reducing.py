@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
 from lsdask import schema
+from lsdask.compiling import njit
 
 FOLDED = ("first", "last", "mean", "max", "min", "best")
 """Methods that take the dates in one by one."""

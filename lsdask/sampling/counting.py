@@ -8,9 +8,9 @@ import dask.array as da
 import numpy as np
 import pandas as pd
 import xarray as xr
-from numba import njit
 
 from lsdask import schema
+from lsdask.compiling import njit
 from lsdask.errors import BadInput, sentence
 from lsdask.sampling.tables import check, check_inside, shape_of, windows_of
 

@@ -5,8 +5,8 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from lsdask.compiling import njit
 from lsdask.statistics.moments import moments, percentile
 
 

@@ -7,7 +7,8 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
-from numba import njit
+
+from lsdask.compiling import njit
 
 EXPONENTS = 2048
 """Exponents of a float64: an exact sum holds one integer (in two halves) for each."""

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from lsdask.compiling import njit
 from lsdask.statistics.counting import is_small
 from lsdask.statistics.exactly import EXPONENTS, add_exactly, exact
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from lsdask import schema
+from lsdask.compiling import njit
 from lsdask.statistics.exactly import EXPONENTS, add_exactly, exact
 from lsdask.statistics.moments import moments, percentile
 

@@ -7,7 +7,8 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
+
+from lsdask.compiling import njit
 
 FULL_SCALE = 1023
 """The largest value of a 10-bit sensor such as CBERS-4A WPM."""

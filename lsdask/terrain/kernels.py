@@ -12,7 +12,8 @@ Sums run in float64: heights of thousands of metres leave float32 only millimetr
 """
 
 import numpy as np
-from numba import njit
+
+from lsdask.compiling import njit
 
 NORTH_WEST = 315.0
 """Where the sun of a hillshade stands by default, degrees clockwise from north: as maps are lit."""
