@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from images import random_mosaic
 
-from lsdask import ledger, models, predict, schema, store
+from lsdask import kmeans, ledger, models, mosaic, predict, schema, store, tasks
 from lsdask.errors import BadInput, OtherPlan
 from lsdask.predict.decoding import chunks_of, touched_axis
 
@@ -172,8 +172,6 @@ def test_what_is_no_path_cannot_be_resumed(source: str, tmp_path: Path) -> None:
     predict.run(random_mosaic((2, 64, 64)), tmp_path / "t.zarr", spots, progress=False, **OPTIONS)
     with pytest.raises(BadInput, match="where the source and the model cannot"):
         predict.resume(tmp_path / "t.zarr")
-    from lsdask import mosaic
-
     mosaic.write(random_mosaic((2, 64, 64)), tmp_path / "m.zarr", shard=64, chunk=64, progress=False)
     with pytest.raises(BadInput, match=r"path must be the target of predict\.run"):
         predict.resume(tmp_path / "m.zarr")
@@ -230,3 +228,27 @@ def test_memory_is_what_was_announced(bands: int, tile: int, halo: int, tmp_path
     assert done.returncode == 0, done.stderr
     announced, measured = json.loads(done.stdout.splitlines()[-1])
     assert measured <= announced <= 3 * measured + 100e6, (announced, measured)
+
+
+def test_every_kind_of_run_tells_what_it_read_and_what_took_longest(source: str, tmp_path: Path) -> None:
+    image = store.open(source)
+    inner = image.chunk({"y": 64, "x": 64}) + np.uint16(0)
+    centers = kmeans.fit(image, [2], n_samples=500)
+    reports = {
+        "predict": predict.run(source, tmp_path / "p.zarr", spots, progress=False, tile=64, halo=0),
+        "mosaic": mosaic.write(inner, tmp_path / "m.zarr", chunk=32, shard=64, progress=False),
+        "labels": kmeans.write(image, centers, tmp_path / "l.zarr", shard=64, progress=False),
+    }
+    for name, report in reports.items():
+        steps = {"read", "write"} if name == "mosaic" else {"read", "compute", "write"}
+        assert report.shares().keys() == steps
+        assert all(share > 0 for share in report.shares().values())
+        assert report.bottleneck() == max(steps, key=lambda step: report.metrics[f"{step}_s"])
+        assert f"the bottleneck was {report.bottleneck()}" in str(report)
+        lines = list(tasks.metrics(report.target))
+        assert sum(line["bytes"] for line in lines) == report.metrics["bytes"]
+    void = (300 - 128) * 64 * image.dtype.itemsize * 2  # of these tiles nothing is stored, and predict reads nothing
+    assert reports["mosaic"].metrics["bytes"] == reports["labels"].metrics["bytes"] == image.nbytes
+    assert reports["predict"].metrics["bytes"] == image.nbytes - void
+    halo = predict.run(source, tmp_path / "h.zarr", spots, progress=False, **OPTIONS).metrics["bytes"]
+    assert image.nbytes < halo < 1.6 * image.nbytes

@@ -212,7 +212,7 @@ def test_each_tile_is_written_down(tmp_path: Path) -> None:
             assert (line["stored_bytes"], line["tried"], line["read_s"]) == (stored, 1, 1.0)
             assert line["worker"].startswith("lsdask_")
     assert report.shares() == {"read": 0.25, "write": 0.75}
-    assert "Of the time of the tiles: read 25%, write 75%." in str(report)
+    assert "Of the time of the tiles: read 25%, write 75%; the bottleneck was write." in str(report)
     assert list(xr.open_zarr(target).data_vars) == ["out"]
 
 

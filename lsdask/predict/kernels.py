@@ -43,6 +43,7 @@ class Kernel:
         store.put(self.target, scores, *tile.write, name=NAME)
         return {
             "pixels": float(scores[0].size),
+            "bytes": 0.0 if data is None else float(data.nbytes),
             "read_s": read - begun,
             "compute_s": computed - read,
             "write_s": time.perf_counter() - computed,

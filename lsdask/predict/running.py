@@ -57,8 +57,8 @@ def run(
     Returns
     -------
     tasks.Report
-        With the tiles that failed and why; ``metrics`` sums pixels, void tiles, and seconds of reading, computing
-        and writing over the threads.
+        With the tiles that failed and why; ``metrics`` sums pixels, bytes read, and seconds of reading, computing and
+        writing over the threads; ``bottleneck()`` is the step that took most.
 
     Raises
     ------

@@ -38,7 +38,7 @@ class Report:
         Wall time of this run.
     metrics : dict
         Sums of what the kernel measured over the tiles of this run, and ``stored_bytes``. Names that end in ``_s``
-        are seconds.
+        are seconds; ``bytes`` are those read, decoded, halo and all.
     void : int
         Tiles that need no computing.
     """
@@ -70,6 +70,11 @@ class Report:
         whole = sum(seconds.values())
         return {name: value / whole for name, value in seconds.items()} if whole else {}
 
+    def bottleneck(self) -> str | None:
+        """Name the step that the tiles spent most of their time on; None if the kernel measured none."""
+        shares = self.shares()
+        return max(shares, key=lambda name: shares[name]) if shares else None
+
     def __str__(self) -> str:
         return " ".join([self._what(), *self._time()])
 
@@ -87,7 +92,8 @@ class Report:
 
     def _time(self) -> list[str]:
         shares = self._shares()
-        return [f"Of the time of the tiles: {shares}."] if shares else []
+        read = f" {self.metrics['bytes'] / 1e9:.3g} GB read." if "bytes" in self.metrics else ""
+        return [f"Of the time of the tiles: {shares}; the bottleneck was {self.bottleneck()}.{read}"] if shares else []
 
     def _shares(self) -> str:
         return ", ".join(f"{name} {share:.0%}" for name, share in self.shares().items())
