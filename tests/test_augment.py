@@ -168,6 +168,7 @@ def test_groups_are_drawn_apart_and_bands_of_no_group_keep_their_values():
     shifts = ((moved - image) / STD).mean((2, 3))
     assert (shifts[:, 0] - shifts[:, 2]).abs().min() > 1e-3
     assert min(len(shifts[:, band].round(decimals=2).unique()) for band in (0, 2)) == len(image)  # a draw a tile
+    assert 0.35 < shifts.abs().max() < 0.55
     noise = ((moved - image) / STD)[:, 0]
     assert noise.std((1, 2)).mean().item() == pytest.approx(0.2, rel=0.1)
 

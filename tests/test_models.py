@@ -474,6 +474,29 @@ class Late(torch.nn.Module):
         return self.fine(torch.nn.functional.interpolate(self.pool(x), scale_factor=4))
 
 
+class Aside(torch.nn.Module):
+    """Cells of 4 px that begin in the middle of those of the stride: 3 px from a cell's first pixel to its last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool, self.last = torch.nn.MaxPool2d(4), torch.nn.Conv2d(2, 1, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        cells = self.pool(torch.nn.functional.pad(x, (2, 2, 2, 2)))
+        return self.last(torch.nn.functional.interpolate(cells, scale_factor=4)[..., 2:-2, 2:-2])
+
+
+class Second(torch.nn.Module):
+    """Uses a channel that a copy of one channel does not have, without an error: the mean of none is NaN."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.both = torch.nn.Conv2d(2, 2, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.both(x)[:, 1:].mean(1, keepdim=True)
+
+
 class Oblong(torch.nn.Module):
     """A layer that needs all its channels, and looks further down than across."""
 
@@ -485,7 +508,7 @@ class Oblong(torch.nn.Module):
         return self.last(self.wide(x).unflatten(1, (2, 3)).sum(1))
 
 
-@pytest.mark.parametrize(("net", "far"), [(Wide, 11), (Late, 6), (Oblong, 4)])
+@pytest.mark.parametrize(("net", "far"), [(Wide, 11), (Late, 6), (Aside, 3), (Second, 1), (Oblong, 4)])
 def test_reach_is_measured(net, far):
     spec = models.Spec("other", "", ("a", "b"), 1, (0.0, 0.0), (1.0, 1.0))
     assert models.reach(models.Segmenter(net(), spec, stride=4)) == far
