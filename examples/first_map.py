@@ -19,14 +19,14 @@ def main(out: Path, size: int, tile: int, epochs: int) -> dict[str, float]:
     image = ls.store.open(out / "mosaic.zarr")
     stats = ls.statistics.bands(image)
 
-    tiles = ls.sampling.grid(image, tile)
+    tiles = ls.sampling.grid(image, tile, overlap=0.5)
     tiles = ls.sampling.describe(tiles, mask=land.mask, valid=ls.schema.valid(image))
     tiles = ls.sampling.split(ls.sampling.select(tiles, min_valid=0.5), test="east")
-    train = ls.streaming.TileStream(image, tiles[tiles.split == "train"], mask=land.mask)
+    train = ls.streaming.TileStream(image, tiles[tiles.split == "train"], mask=land.mask, batch_size=16)
     valid = ls.streaming.TileStream(image, tiles[tiles.split == "valid"], mask=land.mask, shuffle=False)
 
     model = ls.models.build("unet", bands=ls.schema.bands(image), mean=stats["mean"].values, std=stats["std"].values)
-    ls.training.fit(model, train, valid, epochs=epochs, folder=out / "model")
+    ls.training.fit(model, train, valid, epochs=epochs, lr=2e-3, monitor="f1", folder=out / "model")
 
     ls.predict.run(out / "mosaic.zarr", out / "scores.zarr", out / "model").check()
     scores = ls.store.open(out / "scores.zarr")
@@ -39,7 +39,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("first-map"))
     parser.add_argument("--size", type=int, default=1024)
-    parser.add_argument("--tile", type=int, default=128)
+    parser.add_argument("--tile", type=int, default=64)
     parser.add_argument("--epochs", type=int, default=5)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
