@@ -1,9 +1,12 @@
 """Scores do not depend on how the image was cut; runs survive; models and images must fit."""
 
 import shutil
+import subprocess
 import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -268,6 +271,27 @@ def test_bad_input(tmp_path: Path, network: Path) -> None:
     assert not (tmp_path / "s.zarr").exists()
 
 
+@pytest.mark.parametrize(
+    "spoil", [lambda data: data[:-100], lambda data: data[:-9] + bytes([data[-9] ^ 1]) + data[-8:]]
+)
+def test_weights_that_were_cut_or_altered_are_refused_before_a_target_is_made(
+    tmp_path: Path, network: Path, spoil: Callable[[bytes], bytes]
+) -> None:
+    image = random_mosaic((2, 100, 100))
+    options = {"tile": 64, "halo": 128, "precision": "float32", "progress": False}
+    predict.run(image, tmp_path / "whole.zarr", network, **options).check()
+    weights = network / "model.safetensors"
+    weights.write_bytes(spoil(weights.read_bytes()))
+    says = r"model\.safetensors must be the weights that model\.json describes.*Copy both files again"
+    with pytest.raises(BadInput, match=says):
+        predict.run(image, tmp_path / "s.zarr", network, **options)
+    assert not (tmp_path / "s.zarr").exists()
+    with pytest.raises(BadInput, match=says):
+        predict.run(image, tmp_path / "whole.zarr", network, **options)
+    with pytest.raises(BadInput, match=says):
+        predict.plan(image, tmp_path / "s.zarr", network, **{k: v for k, v in options.items() if k != "progress"})
+
+
 def test_another_halo_is_another_run(tmp_path: Path) -> None:
     image = random_mosaic((1, 100, 100))
     predict.run(image, tmp_path / "s.zarr", Box(1), tile=64, halo=8, progress=False)
@@ -294,26 +318,40 @@ def test_a_torn_input_chunk_fails_its_tiles_only(tmp_path: Path) -> None:
     np.testing.assert_array_equal(store.open(tmp_path / "s.zarr").values, in_one_pass(image, Box(0), 0, dtype="uint8"))
 
 
-@pytest.mark.skipif(shutil.which("mount") is None, reason="needs mount")
-def test_a_full_disk_fails_tiles_and_loses_none(tmp_path: Path) -> None:
-    import subprocess
+@pytest.fixture(params=["threads", pytest.param("cluster", marks=pytest.mark.cluster)])
+def client(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """None, or a client of two worker processes."""
+    if request.param == "threads":
+        yield None
+        return
+    from distributed import Client
 
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # where workers find ``Box``
+    with Client(n_workers=2, threads_per_worker=1, dashboard_address=None) as client:
+        yield client
+
+
+@pytest.mark.skipif(shutil.which("mount") is None, reason="needs mount")
+def test_a_full_disk_fails_tiles_and_loses_none(tmp_path: Path, client: Any) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", disk], capture_output=True).returncode:
         pytest.skip("may not mount a small disk here")
     image = random_mosaic((1, 640, 640), void=0)
     store.write(image, tmp_path / "image.zarr", chunk=64, shard=64)
-    options = {"tile": 64, "halo": 0, "retries": 0, "progress": False, "dtype": "float32"}
+    options = {"tile": 64, "halo": 0, "retries": 0, "progress": False, "dtype": "float32", "client": client}
     try:
         report = predict.run(tmp_path / "image.zarr", disk / "s.zarr", Box(0), **options)
         assert 0 < report.done < 100
-        assert "No space left" in report.failed[0].why
+        assert report.done + len(report.failed) == 100
+        assert all("No space left" in failure.why for failure in report.failed)
+        assert f"{len(report.failed)} not done (tile {report.failed[0].place}: " in str(report)
         subprocess.run(["mount", "-o", "remount,size=10m", disk], check=True)
-        mended = predict.run(tmp_path / "image.zarr", disk / "s.zarr", Box(0), **options)
+        mended = predict.run(tmp_path / "image.zarr", disk / "s.zarr", Box(0), **options).check()
         assert mended.skipped <= report.done
-        assert mended.failed == ()
+        assert mended.skipped + mended.done == 100
         expected = in_one_pass(image, Box(0), 0, dtype="float32")
         np.testing.assert_array_equal(store.open(disk / "s.zarr").values, expected)
+        assert (predict.verify(disk / "s.zarr", progress=False).check()).sound == 100
     finally:
         subprocess.run(["umount", disk], check=True)

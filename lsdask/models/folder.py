@@ -177,9 +177,23 @@ def digest(model: Segmenter | str | Path) -> str:
     Returns
     -------
     str of 64 hexadecimal digits; a model and the folder it was saved to have the same
+
+    Raises
+    ------
+    NotFound, Unreadable
+        If a folder's weights cannot be read.
+    BadInput
+        If they are others than its description says: cut, altered or exchanged.
     """
-    data = _tensors(model) if isinstance(model, Segmenter) else _read(Path(model) / WEIGHTS)
+    data = _tensors(model) if isinstance(model, Segmenter) else _described_weights(Path(model))
     return hashlib.sha256(data).hexdigest()
+
+
+def _described_weights(folder: Path) -> bytes:
+    data = _read(folder / WEIGHTS)
+    if (folder / DESCRIPTION).exists():
+        _check_digest(data, folder / WEIGHTS, folder / DESCRIPTION)
+    return data
 
 
 def _tensors(model: Segmenter) -> bytes:
