@@ -26,8 +26,8 @@ client = Client(processes=False, protocol="tcp", host="127.0.0.1", dashboard_add
 client.dashboard_link
 
 # %% [markdown]
-# A mosaic and a model, as earlier notebooks make them. To be quick, the network is a small one that has seen a
-# corner of the scene for some seconds; look at how it runs, not at what it finds.
+# A mosaic and a model, as earlier notebooks make them. To be quick, the network is a small one that learns for some
+# seconds only; look at how it runs, not at what it finds.
 
 # %%
 land = ls.synthetic.landscape((1024, 1024), seed=4)
@@ -55,8 +55,9 @@ ls.predict.plan(continent, out / "continent.zarr", out / "model", tile=2048, cli
 
 # %% [markdown]
 # **What a task is.** One tile: read it with its halo, score it, write it as one file. The halo is as far as the
-# network looks, so that no score depends on where tiles meet. Reading it twice has a price, told above: larger
-# tiles pay less of it and need more memory.
+# network looks, so that no score depends on where tiles meet. Its price is in the line "reads". This scene comes in
+# chunks as large as the tiles, so each chunk is decoded again for every neighbour. That is the worst case; the small
+# chunks of a store, as in the next plan, cost far less.
 #
 # Now the small mosaic. With `probe=True` one block is read and scored, to guess the time.
 
