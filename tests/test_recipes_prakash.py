@@ -363,7 +363,7 @@ def frame():
     return pd.DataFrame(
         [
             {
-                "name": f"runs/{model}", "model": model, "family": family,
+                "name": f"runs/{model}", "model": model, "family": family, "synthetic": False,
                 **{f"{score}_{area}": value + shift for area, value in mcc.items()
                    for score, shift in zip(work.SCORES, (0, 0.01, 0.02, 0.03))},
             }
@@ -440,6 +440,7 @@ def test_a_users_folder_from_the_table_to_the_maps(made, tmp_path):
     text = (out / "report.html").read_text()
     assert text.count('src="data:image/svg+xml') == 4  # for each area its scores and its map
     assert "must be M_B_6" in text
+    assert "1 run. The best MCC" in text
 
 
 @pytest.mark.slow
@@ -457,6 +458,7 @@ def test_all_17_trainings_at_the_smallest_scale(tmp_path):
     assert pd.read_csv(out / "tables/jackknife.csv").shape == (4, 2 + 7)
     assert len(pd.read_csv(out / "tables/printed.csv")) == len(published("prakash2021"))
     assert (out / "report.html").read_text().count('src="data:image/svg+xml') == 7 + 1 + 7
+    assert "17 runs on synthetic ground. The best MCC" in (out / "report.html").read_text()
     made = areas.read(out / "shared/areas")  # which can be taken for a user's folder
     assert len(grid.runs(prakash2021.steps(out / "shared/areas"))) == 17
     assert [areas.name_of(row) for row in made] == [f"{area}-{images}" for area, images in example.SETS]

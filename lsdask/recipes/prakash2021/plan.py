@@ -83,6 +83,7 @@ def steps(data: str | Path, *, scale: str = "full", weights: str | None = None, 
     size = SCALES[scale] | ({} if weights is None else {"tile": TILE})
     given = (Path(data) / areas.FILE).exists()
     rows = areas.read(Path(data)) if given else example.READ
+    size |= {"synthetic": not given}
     runs = [_published(weights, rows, size)] if weights else _trainings(rows, size, seed)
     if not runs:
         rule = "hold areas enough for a training, such as A and E"
@@ -117,16 +118,16 @@ def layer_of(row: Row, resolution: int, derived: bool = False) -> str:
 def _trainings(rows: Sequence[Row], size: Mapping[str, Any], seed: int) -> list[Step]:
     """Plan the trainings whose areas are all there."""
     have = {row["area"] for row in rows}
-    learn = {name: size[name] for name in ("tile", "narrow", "batch", "epochs", "patience", "most")} | {"seed": seed}
     plan = published("prakash2021_runs").to_dict("records")
     named = [{str(name): value for name, value in run.items()} for run in plan]
-    return [_run(work.train, run, rows, learn) for run in named if have.issuperset(run["train_areas"])]
+    return [_run(work.train, run, rows, {**size, "seed": seed}) for run in named if have.issuperset(run["train_areas"])]
 
 
 def _published(weights: str, rows: Sequence[Row], size: Mapping[str, Any]) -> Step:
     """Plan the maps of the published weights."""
     run = {"model": "M_ALL_6", "family": "published", "train_areas": "", "resolution_m": RESOLUTIONS[0]}
-    return _run(work.published, run, rows, {"tile": size["tile"], "weights": str(Path(weights).absolute())})
+    kept = {name: size[name] for name in ("tile", "synthetic")}
+    return _run(work.published, run, rows, {**kept, "weights": str(Path(weights).absolute())})
 
 
 def _run(function: Any, run: Mapping[str, Any], rows: Sequence[Row], settings: Mapping[str, Any]) -> Step:

@@ -13,7 +13,7 @@ from lsdask.recipes.prakash2021.layers import COLORS
 from lsdask.recipes.prakash2021.work import SCORES, record
 from lsdask.recipes.steps import RECORD
 from lsdask.report import charts, experiments
-from lsdask.report.maps import INK, MUTED
+from lsdask.report.maps import INK, MUTED, plural
 
 ABOUT = {
     "ranking": "Trainings of one area and of all, area by area from the best MCC on; the paper's, where printed.",
@@ -110,7 +110,8 @@ def lead(frame: pd.DataFrame) -> str:
     told = ranking(by_area(frame))
     best = told[told["rank"] == 1].drop_duplicates("area")
     named = ", ".join(f"{row.area} {row.model} ({row.mcc:.3f})" for row in best.itertuples())
-    return f"{len(frame)} runs. The best MCC of each area: {named or 'none yet'}."
+    ground = " on synthetic ground" if frame["synthetic"].all() else ""
+    return f"{plural(len(frame), 'run')}{ground}. The best MCC of each area: {named or 'none yet'}."
 
 
 def cards(out: Path, frame: pd.DataFrame) -> dict[str, list[tuple[str, Figure, str]]]:

@@ -42,7 +42,7 @@ Inputs = Mapping[str, Path]
 def areas(folder: Path, spec: dict[str, Any], inputs: Inputs) -> dict[str, Any]:
     """Write the seven made-up areas."""
     example.write(folder, tile=spec["tile"], seed=spec["seed"])
-    return {"areas": len(example.SIDES) + 3}
+    return {"image_sets": len(example.SETS)}
 
 
 def layer(folder: Path, spec: dict[str, Any], inputs: Inputs) -> dict[str, Any]:
@@ -103,38 +103,45 @@ def known_tiles(tiles: pd.DataFrame, mask: xr.DataArray) -> pd.DataFrame:
 def box_of(mask: xr.DataArray) -> list[int]:
     """Give the upright box of the known pixels as y0, x0, y1, x1; zeros if there is none."""
     known = mask != schema.UNKNOWN
-    sides = [np.flatnonzero(known.any(dim).values) for dim in ("x", "y")]
-    return [int(side[0]) if len(side) else 0 for side in sides] + [
-        int(side[-1]) + 1 if len(side) else 0 for side in sides
-    ]
+    y, x = (np.flatnonzero(known.any(dim).values) for dim in ("x", "y"))
+    return [int(y[0]), int(x[0]), int(y[-1]) + 1, int(x[-1]) + 1] if len(y) else [0, 0, 0, 0]
 
 
 def train(folder: Path, spec: dict[str, Any], inputs: Inputs) -> dict[str, Any]:
     """Train one network on its areas, one after the other if they are several, and judge it on all its test areas."""
-    per_area = {area: _streams(area, "train", spec, inputs) for area in spec["train_areas"]}
-    learn = [_one(streams, spec["seed"]) for streams in per_area.values() if streams]
-    judge = [stream for area in spec["train_areas"] for stream in _streams(area, "valid", spec, inputs)]
-    if not learn or not judge:
+    learn, judge = ([_streams(area, part, spec, inputs) for area in spec["train_areas"]] for part in ("train", "valid"))
+    inventories = [_one(streams, spec["seed"]) for streams in learn if streams]
+    valid = [stream for streams in judge for stream in streams]
+    if not inventories or not valid:
         rule = f"hold tiles of {spec['tile']} px at {spec['resolution_m']} m, half of which is known"
         raise BadInput(sentence(f"train and valid of {spec['train_areas']}", rule, "none in one of them"))
-    model = models.build(
-        NETWORK, bands=BANDS, mean=[MIDDLE] * 6 + [0.0], std=[MIDDLE] * 6 + [1.0], terrain=("hillshade", "slope"),
-        pixel_m=float(spec["resolution_m"]), narrow=spec["narrow"], seed=spec["seed"],
-    )  # fmt: skip
-    settings: dict[str, Any] = {
-        "epochs": spec["epochs"], "patience": spec["patience"], "loss": "prakash", "lr": 1e-4, "schedule": "plateau",
-        "weight_decay": DECAY, "augment": Augment.for_bands(BANDS, **CHANGES), "seed": spec["seed"],
-    }  # fmt: skip
-    valid = _one(judge, spec["seed"])
-    stages, collapsed = learnt_in_stages(model, learn, valid, folder / "model", **settings)
+    stages, collapsed = learnt_in_stages(
+        network(spec), inventories, _one(valid, spec["seed"]), folder / "model", **settings(spec)
+    )
     return {
         **judged(folder, stages[-1].folder, spec, inputs),
-        "tiles": sum(len(_table(inputs[name], "train", spec)) for name in spec["sets"] if name[0] in per_area),
+        "tiles": sum(len(_table(inputs[name], "train", spec)) for name in spec["sets"]),
         "stages": len(stages),
         "epochs_run": sum(len(stage.history) for stage in stages),
         "minutes": sum(row["seconds"] for stage in stages for row in stage.history) / 60,
         "collapsed": collapsed,
     }
+
+
+def network(spec: Mapping[str, Any]) -> models.Segmenter:
+    """Make the network of a training: images from -1 to 1, hillshade and slope in the place of heights."""
+    return models.build(
+        NETWORK, bands=BANDS, mean=[MIDDLE] * 6 + [0.0], std=[MIDDLE] * 6 + [1.0], terrain=("hillshade", "slope"),
+        pixel_m=float(spec["resolution_m"]), narrow=spec["narrow"], seed=spec["seed"],
+    )  # fmt: skip
+
+
+def settings(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Say how a network is trained, as arguments of ``training.fit``."""
+    return {
+        "epochs": spec["epochs"], "patience": spec["patience"], "loss": "prakash", "lr": 1e-4, "schedule": "plateau",
+        "weight_decay": DECAY, "augment": Augment.for_bands(BANDS, **CHANGES), "seed": spec["seed"],
+    }  # fmt: skip
 
 
 def published(folder: Path, spec: dict[str, Any], inputs: Inputs) -> dict[str, Any]:
