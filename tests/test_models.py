@@ -230,6 +230,21 @@ def test_weights_of_another_model_are_noticed(folder, model):
         models.load(folder)
 
 
+@pytest.mark.parametrize("change", ["narrow", "lacking", "further"])
+def test_tensors_that_are_not_the_model_s_are_named(change):
+    net = torch.nn.Conv2d(2, 3, 1)
+    tensors = {name: value.clone() for name, value in net.state_dict().items()}
+    if change == "narrow":
+        tensors["weight"] = tensors["weight"][:, :1]
+    elif change == "lacking":
+        del tensors["weight"]
+    else:
+        tensors["other"] = torch.zeros(1)
+    wanted = r"other of shape none\. Got shape \(1,\)" if change == "further" else r"weight of shape \(3, 2, 1, 1\)"
+    with pytest.raises(BadInput, match=rf"hold the described model's tensors, {wanted}"):
+        models.folder.fill(net, tensors, Path("model.safetensors"))
+
+
 def test_a_folder_that_is_none_is_not_found(tmp_path):
     with pytest.raises(NotFound, match=r"model\.safetensors"):
         models.load(tmp_path / "nothing")
