@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from rich.table import Table
 
-from lsdask import ledger, schema, store, telling
+from lsdask import ledger, schema, store, tasks, telling
 from lsdask.predict.decoding import decoded_of, pixels_of
 from lsdask.predict.jobs import Job, Options, job
 from lsdask.predict.memory import forward_bytes, task_bytes
@@ -158,6 +158,7 @@ def plan(
     BadInput, NotFound, Unreadable, OtherPlan
         As ``run`` would.
     """
+    tasks.check_workers(client)
     described = job(source, target, model, where=where, **options)
     void = np.zeros(described.grid.count, bool) if described.void is None else described.void
     done = _done(described, target)
