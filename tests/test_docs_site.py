@@ -28,7 +28,8 @@ SLOW = {"clusters.md", "predict-over-a-continent.md"}
 
 
 def pages_with_code() -> list[Any]:
-    names = sorted(page.name for page in DOCS.glob("*.md") if "```python\n" in page.read_text())
+    pages = [page.relative_to(DOCS) for page in DOCS.rglob("*.md") if "```python\n" in page.read_text()]
+    names = sorted(str(page) for page in pages if page.parts[0] != "_build")
     slow = [pytest.mark.slow, pytest.mark.cluster]
     return [pytest.param(name, marks=slow if name in SLOW else []) for name in names if name not in ELSEWHERE]
 

@@ -51,12 +51,12 @@ NOTES = (
     "Tiles for validation are whole squares of ground, chosen before tiles are copied. The published scripts draw them "
     "from the copies, so that copies of one tile are on both sides.",
     "The network's mask is turned by its nearest pixel; the published scripts turn it bilinearly, and lose its edges.",
-    "One sigmoid output, and precision and recall of landslide pixels pooled over the test area. The paper's tables "
-    "cannot be that: with all recalls above 0.75 it finds that most maps show nothing. Averaged tile by tile, where a "
-    "tile without landslide counts as found (tile_recall), such numbers come about; they are given beside.",
-    "The test area is mapped in tiles of 32 pixels, as the paper says. The published scripts map it whole; networks "
-    "that know tiles of 32 pixels only may then find little or nothing (whole_f1), which may be why most maps of the "
-    "paper show no landslide.",
+    "One sigmoid output, and precision and recall of landslide pixels pooled over the test area. The published scripts "
+    "average over classes and batches of tiles. Means over tiles, where one without landslide counts as found, are "
+    "given beside (tile_recall).",
+    "The test area is mapped in tiles of 32 pixels, as the paper says. The published scripts score tiles, but map the "
+    "area whole; networks that know tiles of 32 pixels only may then find nothing (whole_f1). That may be why most maps "
+    "of the paper show no landslide though all its recalls are above 0.75.",
     "Encoders that have learnt clusters are frozen, as in the published scripts; frozen=False trains them too.",
 )
 
