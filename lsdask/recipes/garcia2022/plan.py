@@ -55,8 +55,8 @@ NOTES = (
     "average over classes and batches of tiles. Means over tiles, where one without landslide counts as found, are "
     "given beside (tile_recall).",
     "The test area is mapped in tiles of 32 pixels, as the paper says. The published scripts score tiles, but map the "
-    "area whole; networks that know tiles of 32 pixels only may then find nothing (whole_f1). That may be why most maps "
-    "of the paper show no landslide though all its recalls are above 0.75.",
+    "area whole; networks that know tiles of 32 pixels only may then find nothing (whole_f1). That may be why most "
+    "maps of the paper show no landslide though all its recalls are above 0.75.",
     "Encoders that have learnt clusters are frozen, as in the published scripts; frozen=False trains them too.",
 )
 

@@ -100,7 +100,7 @@ def cards(out: Path, frame: pd.DataFrame) -> dict[str, list[tuple[str, Figure, s
 
 
 def _by_k(frame: pd.DataFrame) -> Figure:
-    figure = Figure(figsize=(5.4, 3.2), layout="constrained")
+    figure = Figure(figsize=(5.4, 3.6), layout="constrained")
     axes = figure.subplots()
     charts.style_chart(axes, "clusters k (0: random first weights)", "F1")
     for (model, dataset), part in frame.groupby(["model", "dataset"], sort=False):
@@ -109,7 +109,7 @@ def _by_k(frame: pd.DataFrame) -> Figure:
         axes.plot(points["k"], points["f1"], style, marker="o", ms=4, label=f"{model} {dataset}")
     axes.set_xticks(sorted(frame["n_clusters"].fillna(0).unique()))
     axes.set_ylim(bottom=0)
-    axes.legend(frameon=False, fontsize=8)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     return figure
 
 
