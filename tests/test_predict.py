@@ -318,7 +318,7 @@ def test_a_torn_input_chunk_fails_its_tiles_only(tmp_path: Path) -> None:
     np.testing.assert_array_equal(store.open(tmp_path / "s.zarr").values, in_one_pass(image, Box(0), 0, dtype="uint8"))
 
 
-@pytest.fixture(params=["threads", pytest.param("cluster", marks=pytest.mark.cluster)])
+@pytest.fixture(params=["threads", pytest.param("cluster", marks=[pytest.mark.cluster, pytest.mark.slow])])
 def client(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """None, or a client of two worker processes."""
     if request.param == "threads":
