@@ -92,8 +92,8 @@ class Source:
         ends = np.cumsum([layer.bands for layer in self.layers]).tolist()
         for layer, end in zip(self.layers, ends):
             values = layer.read(y, x)
-            floats = values.dtype != self.dtype or not _same(layer.nodata, self.nodata)
-            out[end - layer.bands : end] = floats_block(values, layer.nodata) if floats else values
+            # Layers of the image's own dtype have its nodata too: NaN if they are floats, one for all if integers.
+            out[end - layer.bands : end] = values if values.dtype == self.dtype else floats_block(values, layer.nodata)
         return out
 
 
@@ -206,10 +206,6 @@ def _check_mask_grid(mask: xr.DataArray | None, image: xr.DataArray) -> None:
         schema.on_grid(mask, image, "mask", "image")
     elif mask.shape != sampling.shape_of(image):
         raise BadInput(sentence("mask", f"have the image's shape {sampling.shape_of(image)}", str(mask.shape)))
-
-
-def _same(one: float | int | None, other: float | int | None) -> bool:
-    return str(one) == str(other)  # NaN is not NaN
 
 
 def floats_block(image: np.ndarray, nodata: float | int | None) -> np.ndarray:
