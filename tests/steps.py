@@ -51,3 +51,18 @@ def sleep(folder, spec, inputs):
     _log(folder, spec)
     time.sleep(spec["seconds"])
     return {"pid": os.getpid()}
+
+
+RUNNING = []
+"""Steps that compute in this process just now."""
+
+
+def compute(folder, spec, inputs):
+    """Compute with Dask; say how many steps did so in this process at once."""
+    import dask
+
+    RUNNING.append(spec["number"])
+    dask.compute(*(dask.delayed(time.sleep)(0.1) for _ in range(4)))
+    together = len(RUNNING)
+    RUNNING.remove(spec["number"])
+    return {"together": together}

@@ -293,3 +293,17 @@ def test_a_line_for_each_step_that_runs():
         shown.end("runs/a", 1)
         (bar,) = shown._progress.tasks
         assert (bar.completed, bar.total, bar.fields["note"]) == (3, 3, "[red]1 failed[/red]")
+
+
+@pytest.mark.cluster
+def test_a_worker_does_one_step_at_a_time_also_if_it_computes_with_dask(tmp_path):
+    from distributed import Client, LocalCluster
+
+    steps = [Step(f"runs/{number}", work.compute, {"number": number}) for number in range(5)]
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        client.run(sys.path.insert, 0, str(Path(__file__).parent))
+        grid.run(steps, tmp_path / "out", client=client, progress=False).check()
+    assert grid.results(steps, tmp_path / "out")["together"].tolist() == [1] * 5

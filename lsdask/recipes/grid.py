@@ -308,10 +308,12 @@ class _There:
 
 def _tell_and_perform(topic: str, step: Step, out: Path, fingerprint: str) -> str | None:
     """Do one step on a worker, after telling whoever shows it that it begins."""
+    import dask
     from distributed import get_worker
 
     get_worker().log_event(topic, step.name)
-    return perform(step, out, fingerprint)
+    with dask.config.set(scheduler="threads"):  # on the cluster, a step that waits would let another begin beside it
+        return perform(step, out, fingerprint)
 
 
 def _in_turn(to_do: list[Step], finished: set[str], pool: "_Here | _There") -> Iterator[tuple[str, str | None]]:
