@@ -8,7 +8,7 @@ TOOLS := slurm-wlm munge openssh-server
 export LSDASK_DATA ?= $(abspath ../shared/data)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup cluster-tools demo test test-slow lint format docs wheel lock bench benchmarks clean
+.PHONY: help setup cluster-tools demo test test-slow lint format docs notebooks wheel lock bench benchmarks clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -48,6 +48,9 @@ format: setup ## let ruff put the code in order
 
 docs: setup ## this project's site, in docs/_build/html; a warning is an error
 	$(BIN)/python -m sphinx -W --keep-going -n -q -d docs/_build/trees docs docs/_build/html
+
+notebooks: setup ## write the notebooks from their scripts
+	$(BIN)/jupytext --quiet --to ipynb --update --set-kernel python3 examples/notebooks/0*.py
 
 wheel: setup ## wheel and sdist, in dist/
 	$(BIN)/uv build --quiet --out-dir dist
