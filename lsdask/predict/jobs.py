@@ -35,8 +35,8 @@ class Options(TypedDict, total=False):
     window : int, optional
         Side of what goes through the model at once, its halo included, pixels; windows lie every
         ``window - 2 * halo`` pixels of the image, whatever the tile. ``window=224, halo=56`` keeps the middle 112
-        pixels of each. Default the tile's block; of a network cut in parts where that costs at most 25 % more
-        pixels, as it then needs less memory.
+        pixels of each. Default the tile's block; of a network cut in parts where that costs few more pixels
+        (at most 8 %, or 25 % where the parts are small), as it then needs less memory.
     blend : {"none", "cosine"}
         Whether each window is kept within its step, or faded into its neighbours across the halo.
     tta : {"none", "flips", "d4"}
