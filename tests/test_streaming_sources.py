@@ -398,20 +398,23 @@ def test_the_bands_of_a_folder_have_statistics_and_nepal_is_read_as_pillow_reads
 
 @pytest.mark.realdata
 @pytest.mark.slow
-def test_nepal_trains_through_fit(data):
+def test_nepal_is_learnt_through_fit(data):
     from lsdask import models, training
 
-    files = sorted((data / "nepal" / "images").iterdir())
-    masks = data / "nepal" / "masks"
-    parts = [files[:16], files[16:]]
-    train, valid = (
-        TileStream.from_folder(part, [masks / file.name for file in part], size=64, batch_size=4, shuffle=i == 0)
-        for i, part in enumerate(parts)
+    files, masks = sorted((data / "nepal" / "images").iterdir()), data / "nepal" / "masks"
+    learnt, held = [file for i, file in enumerate(files) if i % 3], files[::3]
+    image = streaming.stack(learnt)
+    truth = folders.stack_masks([masks / file.name for file in learnt], (512, 512), size=None, positive=1)
+    tiles = sampling.describe(sampling.grid(image, 64, overlap=0.5), mask=truth)
+    tiles = tiles[tiles["y"] // 512 == (tiles["y"] + 63) // 512].reset_index(drop=True)  # of one picture each
+    train = TileStream(image, sampling.balance(tiles), mask=truth, batch_size=16)
+    valid = TileStream.from_folder(held, [masks / file.name for file in held], batch_size=1, shuffle=False)
+    share = np.mean([batch.mask.mean() for batch in valid.batches(0)])
+    stats = statistics.bands(image)
+    model = models.build("linknet", bands=train.bands, mean=stats["mean"].values, std=stats["std"].values, seed=0)
+    done = training.fit(
+        model, train, valid, epochs=2, lr=2e-3, loss="focal_tversky", monitor="f1", device="cpu", precision="float32"
     )
-    stats = statistics.bands(streaming.stack(parts[0], size=64))
-    model = models.build("soares_unet", bands=train.bands, mean=stats["mean"].values, std=stats["std"].values, seed=0)
-    done = training.fit(model, train, valid, epochs=3, lr=3e-3, loss="bce_dice", device="cpu", precision="float32")
-    assert len(done.history) == 3
-    # 12 steps on images of 64 px, 0.7 % positive, are too few to learn anything: that is not what is tested here
-    assert all(np.isfinite([row["train"], row["valid"]]).all() for row in done.history)
-    assert done.history[-1]["train"] != done.history[0]["train"]
+    # Two epochs are a beginning: twice as good as calling everything a landslide (F1 0.0087), seen 2.3 times.
+    assert max(row["f1"] for row in done.history) > 1.7 * 2 * share / (1 + share)
+    assert done.history[1]["valid"] < done.history[0]["valid"]
