@@ -284,6 +284,15 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_batch(tmp_path):
         fit(small(), stream, folder=tmp_path / "m", augment=False)
 
 
+def test_a_batch_too_small_for_batch_norms_is_said_to_be_one():
+    image = random_mosaic((2, 32, 96), dtype="float32", void=0)
+    mask = image.isel(band=0, drop=True).copy(data=np.zeros((32, 96), "uint8"))
+    train = streaming.TileStream(image, sampling.grid(image, 32), mask=mask, batch_size=2)
+    model = models.build("unet", bands=list(image["band"].values), encoder="resnet18")
+    with pytest.raises(BadInput, match=r"a batch must hold 2 tiles or more, .* Got 1 of 32 x 32 px\. Pass drop_last"):
+        fit(model, train)
+
+
 @pytest.mark.parametrize("mixed", [False, True])
 def test_a_stream_that_can_tell_its_tiles_has_them_named(mixed):
     image = random_mosaic((2, 64, 64), dtype="float32", void=0).assign_coords(band=list(BANDS))

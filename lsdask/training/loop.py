@@ -1,6 +1,7 @@
 """The loop: epochs of steps, each epoch judged, and the whole state laid down so that it can be gone on from."""
 
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -155,7 +156,8 @@ class Run:
 
     def _score(self, network: Any, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Give the loss of a batch and its logits."""
-        with self.fabric.autocast():  # Fabric itself does so for ranks only, where a method is not ``forward``
+        # Fabric itself casts for ranks only, where a method is not ``forward``
+        with self.fabric.autocast(), _enough(image):
             outputs = network.outputs(image.contiguous(memory_format=torch.channels_last))
         return losses.supervise(self.loss, outputs, mask), outputs[0]
 
@@ -265,3 +267,17 @@ class Run:
         ranks.set_random_state(own["random"], self.fabric.device)
         self.generator.set_state(own["generator"])
         self.sums = Sums(**own["sums"]).to(self.fabric.device)
+
+
+@contextmanager
+def _enough(image: Tensor) -> Iterator[None]:
+    """Say in one sentence what batch norms say of a batch too small to have a spread."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        rule = "hold 2 tiles or more, where the network shrinks a tile to one pixel"
+        count, _, height, width = image.shape
+        do = "Pass drop_last=True, or another batch_size"
+        raise BadInput(sentence("a batch", rule, f"{count} of {height} x {width} px", do)) from error
