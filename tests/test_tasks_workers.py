@@ -228,3 +228,22 @@ def test_a_task_on_a_strange_worker_is_not_done(client: Client, tmp_path: Path) 
 def test_which_versions_count(theirs: dict[str, str | None], said: list[str]) -> None:
     ours = {"lsdask": "0.1.0", "python": "3.12.1", "numpy": "2.1.0", "torch": "2.9.0+cu128"}
     assert workers.differences(theirs, ours) == said
+
+
+@pytest.mark.cluster
+def test_workers_in_other_folders_find_what_is_named_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    ls.store.write(random_mosaic((2, 64, 64), void=0.0), "mosaic.zarr", chunk=32, shard=64)
+    image = ls.store.open("mosaic.zarr")
+    network = ls.models.build("soares_unet", bands=["b0", "b1"], filters=2)
+    centers = ls.kmeans.fit(image, [2], n_samples=500)
+    made = LocalCluster(1, threads_per_worker=1, dashboard_address=":0")
+    with made, Client(made) as client:
+        client.run(os.chdir, "/")
+        for name, where in (("here", None), ("there", client)):
+            ls.mosaic.write(image, f"copy-{name}.zarr", client=where, progress=False).check()
+            ls.kmeans.write(image, centers, f"labels-{name}.zarr", client=where, progress=False).check()
+            ls.predict.run("mosaic.zarr", f"scores-{name}.zarr", network, tile=64, client=where, progress=False).check()
+    for name in ("copy", "labels", "scores"):
+        here, there = (ls.store.open(f"{name}-{where}.zarr") for where in ("here", "there"))
+        np.testing.assert_array_equal(here.values, there.values)

@@ -168,7 +168,7 @@ def write(
     if tile is not None:
         plan["majority"] = tile
     return tasks.run(
-        Labeller(store.reader(mosaic), str(path), schema.nodata(mosaic), book, votes),
+        Labeller(store.reader(mosaic), store.absolute(path), schema.nodata(mosaic), book, votes),
         target=path,
         template=template,
         tile=shard,

@@ -99,7 +99,7 @@ def overviews(
     reports: list[tasks.Report] = []
     for level in range(1, 1 + (_levels(image.shape[-2:], chunk) if levels is None else levels)):
         source = store.open(path, level=level - 1)
-        target = store.level_path(path, level)
+        target = store.absolute(store.level_path(path, level))
         report = tasks.run(
             HalveTile(store.reader(source), target, str(image.name), method, schema.nodata(image), chunk),
             target=target,

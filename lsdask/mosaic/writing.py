@@ -71,7 +71,7 @@ def write(
         raise BadInput(sentence("image", "be a DataArray with 'y' and 'x' as its last dims", f"{type(image).__name__}"))
     schema.geobox(image)
     return tasks.run(
-        WriteTile(store.reader(image), str(path), str(image.name or "image")),
+        WriteTile(store.reader(image), store.absolute(path), str(image.name or "image")),
         target=path,
         template=image,
         tile=shard,

@@ -115,11 +115,12 @@ def job(
     image = source if isinstance(source, xr.DataArray) else store.open(source)
     scorer, grid = scorer_of(image, model, **options)
     mask = None if where is None else where_of(where, image)
+    looks = None if mask is None else store.reader(mask)
     return Job(
         image=image,
         scorer=scorer,
         grid=grid,
-        kernel=Kernel(shared(image, grid), store.text(target), scorer, None if mask is None else store.reader(mask)),
+        kernel=Kernel(shared(image, grid), store.absolute(target), scorer, looks),
         template=scores_like(da.zeros(shape_of(image, scorer), chunks=-1, dtype=scorer.dtype), image, scorer),
         plan=_plan(image, model, scorer, options) | ({} if mask is None else {"where": named(where, mask)}),
         void=void_tiles(image, where, grid),

@@ -8,7 +8,7 @@ objects, and a shard is always written whole by one writer.
 from lsdask.store.checksums import Stored, examine, fold, noting, remove
 from lsdask.store.leases import Lease
 from lsdask.store.making import ID, create, making, rename, write
-from lsdask.store.places import Place, exists, group, is_local, objects, text, told
+from lsdask.store.places import Place, absolute, exists, group, is_local, objects, text, told
 from lsdask.store.reading import OVERVIEWS, SOURCE, array, fingerprint, level_path, open, source
 from lsdask.store.versions import is_repository, session
 from lsdask.store.windows import Reader, put, reader, sweep
@@ -21,6 +21,7 @@ __all__ = [
     "Place",
     "Reader",
     "Stored",
+    "absolute",
     "array",
     "create",
     "examine",

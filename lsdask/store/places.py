@@ -50,6 +50,17 @@ def text(path: Place) -> str:
     return re.sub(r"^(icechunk:)?(s3a?|gs|az|https?):/(?=[^/])", r"\1\2://", str(path))
 
 
+def absolute(path: Place) -> str:
+    """Give a place as processes know it that were started in other folders; a folder of this machine becomes absolute.
+
+    Examples
+    --------
+    >>> absolute("s3://bucket/mosaic.zarr")
+    's3://bucket/mosaic.zarr'
+    """
+    return os.path.abspath(text(path)) if is_local(path) else text(path)
+
+
 def is_local(path: Place) -> bool:
     """Say whether ``path`` is a folder of this machine rather than a URL, a repository or a store."""
     return not isinstance(path, Store) and "://" not in text(path) and not versions.is_repository(path)

@@ -53,7 +53,7 @@ def open(path: Place, *, chunks: int = 2048, name: str | None = None, level: int
     image = image.chunk({dim: side if dim in ("y", "x") else -1 for dim in image.dims})
     if "_FillValue" in image.attrs and image.dtype.kind in "iu":
         image.attrs["_FillValue"] = image.dtype.type(image.attrs["_FillValue"])
-    image.encoding[SOURCE] = (places.text(path), str(image.name), image.data.name)
+    image.encoding[SOURCE] = (places.absolute(path), str(image.name), image.data.name)
     return image
 
 
