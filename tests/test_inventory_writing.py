@@ -99,6 +99,51 @@ def test_a_polygon_leaves_with_the_row_of_tiles_it_ends_in(monkeypatch):
     assert seen == [2, 4, 6, 8]
 
 
+@given(
+    seed=st.integers(0, 10_000),
+    shape=st.tuples(st.integers(1, 60), st.integers(1, 30)),
+    share=st.sampled_from([0.1, 0.3, 0.5, 0.65]),
+    chunks=st.tuples(st.integers(1, 9), st.integers(3, 31)),
+    connectivity=st.sampled_from([4, 8]),
+    most=st.sampled_from([64.0, 300.0, np.inf]),
+    tolerance=st.sampled_from([5.0, 16.0, 60.0]),
+)
+def test_batches_apart_are_shaped_as_the_whole_table_is(seed, shape, share, chunks, connectivity, most, tolerance):
+    positive = np.random.default_rng(seed).random(shape) < share
+
+    def shaped(frame):
+        return inventory.simplify(inventory.fill_holes(frame, max_area_m2=most), tolerance_m=tolerance)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(polygons, "CHUNK", 1)
+        patch.setattr(polygons, "_at_once", lambda client: 1)
+        found = list(inventory.batches(on_grid(positive, chunks=chunks), connectivity=connectivity, apart=True))
+    whole = inventory.vectorize(on_grid(positive), connectivity=connectivity)
+    same_rows(pd.concat(found), whole)
+    assert pd.concat(found).id.tolist() == list(range(1, len(whole) + 1))
+    mine, theirs = pd.concat(map(shaped, found)), shaped(whole)
+    assert sorted(mine.normalize().to_wkb()) == sorted(theirs.normalize().to_wkb())
+
+
+def test_batches_apart_leave_once_nothing_to_come_can_meet_them(monkeypatch):
+    monkeypatch.setattr(polygons, "CHUNK", 1)
+    monkeypatch.setattr(polygons, "_at_once", lambda client: 1)
+    positive = np.zeros((60, 20), bool)
+    positive[3, 3] = True  # alone
+    positive[8:12, 5] = positive[9:35, 9] = True  # beside one that goes on: it could still turn west
+    positive[14, 2] = True
+    positive[44:53, 4] = positive[46, 2] = True  # and one beside the upper end of one that goes on
+    found = inventory.batches(on_grid(positive, chunks=10), apart=True)
+    assert [sorted((frame.area_m2 / 64).tolist()) for frame in found] == [[1], [], [], [1, 4, 26], [], [1, 9]]
+
+
+def test_boxes_that_meet_in_a_chain_leave_together():
+    boxes = np.array([[0, 8, 2, 10], [2, 6, 4, 8], [4, 3, 5, 6], [9, 8, 10, 10]], float)
+    for below, free in ((3, [0, 0, 0, 1]), (2.9, [1, 1, 1, 1]), (8, [0, 0, 0, 0]), (-np.inf, [1, 1, 1, 1])):
+        assert polygons.free_block(boxes, below).tolist() == [bool(each) for each in free]
+    assert polygons.free_block(np.empty((0, 4)), 0.0).tolist() == []
+
+
 def test_small_ones_are_left_out_of_batches_too(monkeypatch):
     monkeypatch.setattr(polygons, "CHUNK", 1)
     monkeypatch.setattr(polygons, "_at_once", lambda client: 3)

@@ -1,6 +1,5 @@
 """The commands that score a map and make an inventory of it."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -209,7 +208,7 @@ def polygons(
     cluster: Cluster = None,
     scheduler: Scheduler = None,
 ) -> None:
-    """Turn scores into an inventory of polygons, with a STAC item beside it. Fill and simplify hold it in memory."""
+    """Turn scores into an inventory of polygons, with a STAC item beside it; memory holds some rows of tiles."""
     opened = ls.store.open(scores)
     options: dict[str, Any] = {
         "threshold": threshold,
@@ -220,20 +219,16 @@ def polygons(
     mosaic = None if image is None else ls.store.open(image)
     heights = None if dem is None else _heights(dem, opened)
     with client_of(workers, cluster, scheduler) as client:
-        if fill or simplify:
-            whole = ls.inventory.vectorize(opened, **options, client=client)
-            frames = iter([_shaped(whole, fill, simplify)])
-        else:
-            frames = ls.inventory.batches(opened, **options, client=client)
         total = 0
 
-        def each() -> "Iterator[gpd.GeoDataFrame]":
+        def finish_batch(frame: "gpd.GeoDataFrame") -> "gpd.GeoDataFrame":
             nonlocal total
-            for frame in frames:
-                total += len(frame)
-                yield _attributes(frame, mosaic, names(index), heights, client)
+            shaped = _shaped(frame, fill, simplify)
+            total += len(shaped)
+            return _attributes(shaped, mosaic, names(index), heights, client)
 
-        ls.inventory.write(each(), out)
+        frames = ls.inventory.batches(opened, **options, apart=bool(fill or simplify), client=client)
+        ls.inventory.write(map(finish_batch, frames), out)
     if cog is not None:
         ls.mosaic.to_cog(opened, cog, overwrite=True)
     item = ls.inventory.describe(out, opened, threshold=threshold, model=model, cog=cog)

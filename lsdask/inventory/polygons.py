@@ -13,6 +13,8 @@ import pandas as pd
 import shapely
 import xarray as xr
 from odc.geo.geobox import GeoBox
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from lsdask import schema
 from lsdask.errors import BadInput, sentence
@@ -74,7 +76,7 @@ def vectorize(
         If dims, dtype, grid, threshold, area, class or connectivity do not fit.
     """
     options = {"min_area_m2": min_area_m2, "class_": class_, "connectivity": connectivity, "client": client}
-    places, frames = zip(*_frames(scores, threshold, **options))
+    places, frames, _ = zip(*_frames(scores, threshold, **options))
     place = np.concatenate(places)
     frame = pd.concat(frames, ignore_index=True).iloc[np.lexsort((place[:, 1], place[:, 0]))]
     return _numbered(frame, 1)
@@ -87,6 +89,7 @@ def batches(
     min_area_m2: float = 0.0,
     class_: Any = None,
     connectivity: Literal[4, 8] = 4,
+    apart: bool = False,
     client: Any = None,
 ) -> Iterator[gpd.GeoDataFrame]:
     """Give the polygons of ``vectorize`` as they are finished, going down the map: for maps of a continent.
@@ -98,6 +101,10 @@ def batches(
     ----------
     scores, threshold, min_area_m2, class_, connectivity, client
         As for ``vectorize``.
+    apart : bool
+        Keep polygons whose boxes meet in one batch, so that ``fill_holes`` and ``simplify``, for which only what
+        lies in a polygon's box matters, make of the batches, one by one, what they make of the whole table. No
+        polygon leaves then before all that reach as high as it have ended.
 
     Yields
     ------
@@ -112,13 +119,54 @@ def batches(
     Examples
     --------
     >>> write(batches(scores), "landslides.parquet")  # doctest: +SKIP
+    >>> write(map(fill_holes, batches(scores, apart=True)), "landslides.parquet")  # doctest: +SKIP
     """
     options = {"min_area_m2": min_area_m2, "class_": class_, "connectivity": connectivity, "client": client}
+    found = _frames(scores, threshold, **options)
     first = 1
-    for place, frame in _frames(scores, threshold, **options):
+    for place, frame, _ in _held(found) if apart else found:
         first += len(frame)
         yield _numbered(frame.iloc[np.lexsort((place[:, 1], place[:, 0]))], first - len(frame))
         del place, frame  # not to be held while the next is made
+
+
+Finished = tuple[np.ndarray, gpd.GeoDataFrame, float]
+"""First pixels (n, 2) and table of polygons, and the y below which all lies that is to come."""
+
+
+def _held(found: Iterator[Finished]) -> Iterator[Finished]:
+    """Hold polygons back until none to come can meet their boxes, nor the boxes of those that they are held with."""
+    places, frames = [], []
+    for place, frame, below in found:
+        places.append(place)
+        frames.append(frame)
+        del place, frame
+        place, frame = np.concatenate(places), pd.concat(frames, ignore_index=True)
+        free = free_block(frame.bounds.to_numpy(), below)
+        places, frames = [place[~free]], [frame[~free]]
+        place, frame = place[free], frame[free]
+        yield place, frame, below
+        del place, frame  # not to be held while the next is made
+
+
+def free_block(bounds: np.ndarray, below: float) -> np.ndarray:
+    """Say which boxes lie above a line, with all boxes that they are joined to by boxes that meet.
+
+    Parameters
+    ----------
+    bounds : (box, 4) float64
+        Least x, least y, greatest x, greatest y.
+    below : float
+        The y of the line; boxes that touch it do not lie above.
+
+    Returns
+    -------
+    (box,) bool
+    """
+    boxes, n = shapely.box(*bounds.T), len(bounds)
+    one, other = shapely.STRtree(boxes).query(boxes, predicate="intersects")
+    groups, group = connected_components(coo_array((np.ones(len(one), bool), (one, other)), (n, n)), directed=False)
+    return np.bincount(group[bounds[:, 1] <= below], minlength=groups)[group] == 0
 
 
 def _numbered(frame: gpd.GeoDataFrame, first: int) -> gpd.GeoDataFrame:
@@ -129,18 +177,19 @@ def _numbered(frame: gpd.GeoDataFrame, first: int) -> gpd.GeoDataFrame:
 
 def _frames(
     scores: xr.DataArray, threshold: float, *, min_area_m2: float, class_: Any, connectivity: int, client: Any
-) -> Iterator[tuple[np.ndarray, gpd.GeoDataFrame]]:
-    """Give the first pixels (n, 2) and the table of what is finished after each few rows of tiles."""
+) -> Iterator[Finished]:
+    """Give what is finished after each few rows of tiles."""
     _check_numbers(threshold, min_area_m2, connectivity)
     flat = _one_class(scores, class_)
     grid = schema.geobox(flat, "scores")
     data, low, high, scale = _levels(flat, threshold)
     pixel = _pixel_m2(grid)
     least = 1 if pixel is None else max(1, math.ceil(min_area_m2 / pixel * (1 - 1e-9)))
-    for found in _finished(_tiles(data), low, high, reach=int(connectivity == 8), least=least, client=client):
+    tiles, reach = _tiles(data), int(connectivity == 8)
+    for found, row in _finished(tiles, low, high, reach=reach, least=least, client=client):
         frame = _frame(found, grid, scale, pixel)
         large = (frame.area_m2 >= min_area_m2).to_numpy()
-        yield found.place[large], frame[large]
+        yield found.place[large], frame[large], float(through(grid.transform, np.array([[0, row]]))[0, 1])
         del found, frame, large  # not to be held while the next is made
 
 
@@ -197,8 +246,18 @@ def _joined(axis: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(tiles)
 
 
-def _finished(data: da.Array, low: Any, high: Any, *, reach: int, least: int, client: Any) -> Iterator[Areas]:
-    """Trace a map from the top down, some rows of tiles at a time; give the areas that end above the next."""
+def _finished(
+    data: da.Array, low: Any, high: Any, *, reach: int, least: int, client: Any
+) -> Iterator[tuple[Areas, int]]:
+    """Trace a map from the top down, some rows of tiles at a time.
+
+    Yields
+    ------
+    Areas
+        Those that end above the next rows of tiles.
+    int
+        The first row of any that is to come; one that is not in the map after the last.
+    """
     check_workers(client)
     tops, lefts = (np.cumsum(axis) - axis for axis in data.chunks)
     blocks, trace = data.to_delayed(), dask.delayed(trace_block, pure=False)
@@ -216,7 +275,8 @@ def _finished(data: da.Array, low: Any, high: Any, *, reach: int, least: int, cl
         bottom = int(tops[rows[-1]] + data.chunks[0][rows[-1]])
         ended, going_on = parted(crossing, (crossing.row == bottom - 1) & (bottom < data.shape[0]), reach=reach)
         below = [going_on]
-        yield together([*(inside for inside, _ in pieces), areas(ended, reach=reach, least=least)])
+        first = int(going_on.row.min(initial=bottom)) if bottom < data.shape[0] else bottom + 1
+        yield together([*(inside for inside, _ in pieces), areas(ended, reach=reach, least=least)]), first
         del pieces  # not to be held while the next are traced
 
 

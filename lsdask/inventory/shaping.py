@@ -15,7 +15,7 @@ def fill_holes(frame: gpd.GeoDataFrame, *, max_area_m2: float = np.inf) -> gpd.G
     Parameters
     ----------
     frame : GeoDataFrame
-        Polygons and MultiPolygons, as ``vectorize`` gives them.
+        Polygons and MultiPolygons, as ``vectorize`` gives them, or ``batches`` that lie apart.
     max_area_m2 : float
         Leave larger holes open; all are filled unless given.
 
@@ -61,7 +61,7 @@ def simplify(frame: gpd.GeoDataFrame, *, tolerance_m: float) -> gpd.GeoDataFrame
     Parameters
     ----------
     frame : GeoDataFrame
-        Polygons that do not overlap, as ``vectorize`` gives them, in a projected CRS.
+        Polygons that do not overlap, as ``vectorize`` gives them, or ``batches`` that lie apart, in a projected CRS.
     tolerance_m : float
         Corners go as long as the triangle that each cuts off is smaller than the square of this; twice the size of a
         pixel takes the steps off. Source: Visvalingam and Whyatt 1993, as in GEOS's coverage simplifier.
