@@ -91,7 +91,7 @@ def test_independent_steps_are_shared_among_workers():
 def test_looking_at_the_cost_writes_nothing_and_leaves_torch_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(cost, "tile_seconds", lambda load: 3600.0 if torch.get_num_threads() == 1 else np.nan)
     threads = torch.get_num_threads()
-    options = ["reproduce", "soares2020", "--data", str(tmp_path / "none"), "--out", str(tmp_path / "out")]
+    options = ["reproduce", "soares2020", "--data", "synthetic", "--out", str(tmp_path / "out")]
     options += ["--scale", "tiny", "--dry-run", "--only", "runs/*-random-*", "--workers", "1"]
     shown = CliRunner(env={"COLUMNS": "160"}).invoke(app, options)
     assert shown.exit_code == 0, shown.output

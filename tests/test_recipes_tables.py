@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from lsdask.errors import BadInput, NotFound
-from lsdask.recipes import tables
+from lsdask.recipes import papers, tables
 
 
 def runs():
@@ -66,3 +66,13 @@ def test_a_table_is_written_three_ways(tmp_path):
     assert r"\toprule" in text
     assert r"U-Net & LD50 & 2 & 0.123" in text
     assert r"n\_clusters" in text
+
+
+def test_a_mistyped_folder_does_not_end_in_made_scenes(tmp_path):
+    assert papers.folder_of(tmp_path) == tmp_path
+    assert not papers.folder_of("synthetic").exists()
+    with pytest.raises(NotFound, match="data must name a folder. Got data=.*nowhere, where there is none. Pass the"):
+        papers.folder_of(tmp_path / "nowhere")
+    with pytest.raises(NotFound, match="data must name a folder"):
+        papers.reproduce("soares2020", tmp_path / "nowhere", tmp_path / "out", scale="tiny")
+    assert list(tmp_path.iterdir()) == []

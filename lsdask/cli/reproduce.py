@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @app.command()
 def reproduce(
     paper: Annotated[str, typer.Argument(help="garcia2022, soares2020 ...", show_default=False)],
-    data: Annotated[Path, typer.Option(help="Your scenes and inventory; each paper's page says how they lie.")],
+    data: Annotated[Path, typer.Option(help="Your scenes, as each paper's page says; or 'synthetic'.")],
     out: Annotated[Path, typer.Option(help="Where everything is written. Run again to do what is not done.")],
     scale: Annotated[str, typer.Option(help="full as the paper, small for hours, tiny for minutes.")] = "full",
     only: Annotated[str | None, typer.Option(help="Patterns of steps, comma between, such as 'runs/unet*'.")] = None,
@@ -39,7 +39,7 @@ def reproduce(
 
     recipe = papers.get(paper)
     options = papers.options_of(recipe, choices or [])
-    steps = recipe.steps(data, scale=scale, seed=seed, **options)
+    steps = recipe.steps(papers.folder_of(data), scale=scale, seed=seed, **options)
     patterns = None if only is None else [part.strip() for part in only.split(",")]
     if dry_run:
         _tell(f"{paper} at scale {scale}", recipe, grid.wanted(steps, patterns), out, workers)

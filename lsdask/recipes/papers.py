@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lsdask.errors import BadInput, sentence
+from lsdask.errors import BadInput, NotFound, sentence
 from lsdask.recipes import grid, tables
 from lsdask.recipes.cost import Load
 from lsdask.recipes.steps import Step
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 PAPERS = ("garcia2022", "soares2020", "prakash2021", "oak2024")
 """The recipes, by author and year."""
+
+
+SYNTHETIC = "synthetic"
+"""In place of a folder of data: made scenes."""
 
 
 class Recipe(Protocol):
@@ -88,7 +92,7 @@ def reproduce(
     paper : str
         One of ``PAPERS``.
     data : path
-        Your scenes, as the recipe's ``steps`` wants them.
+        Your scenes, as the recipe's ``steps`` wants them; "synthetic" for made ones, where the recipe makes them.
     out : path
         A folder: new, or one that holds these experiments. ``results.parquet`` has a row a run, ``tables/`` the
         paper's tables as CSV, Markdown and LaTeX, ``report.html`` shows all of it.
@@ -110,12 +114,26 @@ def reproduce(
         If the paper is unknown, the data is not as the recipe wants it, or ``out`` holds other experiments.
     """
     recipe, out = get(paper), Path(out)
-    steps = recipe.steps(data, scale=scale, seed=seed, **options)
+    steps = recipe.steps(folder_of(data), scale=scale, seed=seed, **options)
     report = grid.run(steps, out, client=client, only=only, retry=retry, progress=progress)
     frame = grid.results(steps, out)
     if len(frame):
         write_page(recipe, frame, write_tables(recipe, frame, out), out)
     return report
+
+
+def folder_of(data: str | Path) -> Path:
+    """Give the folder of data; "synthetic" is none, so that a recipe makes its ground.
+
+    Raises
+    ------
+    NotFound
+        If there is no such folder: a mistyped name must not end in made scenes.
+    """
+    if str(data) != SYNTHETIC and not Path(data).is_dir():
+        do = f"Pass the folder of your scenes, or {SYNTHETIC!r} for made ones"
+        raise NotFound(sentence("data", "name a folder", f"data={data}, where there is none", do))
+    return Path(data)
 
 
 def options_of(recipe: Recipe, choices: Sequence[str]) -> dict[str, Any]:
