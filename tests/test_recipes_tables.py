@@ -71,7 +71,7 @@ def test_a_table_is_written_three_ways(tmp_path):
 def test_a_mistyped_folder_does_not_end_in_made_scenes(tmp_path):
     assert papers.folder_of(tmp_path) == tmp_path
     assert not papers.folder_of("synthetic").exists()
-    with pytest.raises(NotFound, match="data must name a folder. Got data=.*nowhere, where there is none. Pass the"):
+    with pytest.raises(NotFound, match=r"data must name a folder\. Got data=.*nowhere, where there is none\. Pass the"):
         papers.folder_of(tmp_path / "nowhere")
     with pytest.raises(NotFound, match="data must name a folder"):
         papers.reproduce("soares2020", tmp_path / "nowhere", tmp_path / "out", scale="tiny")
