@@ -4,7 +4,8 @@ Prints one JSON line. The ratios are of seconds in one run: lsdask (attributes, 
 thread and on two. Memory is the growth of a fresh process's peak while lsdask works on a map it holds already.
 
 ``--million`` prints another line instead: a store of 16384^2 pixels with more than a million polygons, and by how much
-the peak of a fresh process grows to make a table of them, and to write them to GeoParquet as they are finished.
+the peak of a fresh process grows to make a table of them, to write them to GeoParquet as they are finished, and to
+write them filled and simplified.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from typing import Any
 
 import dask
 import dask.array as da
+import geopandas as gpd
 import numpy as np
 import pyarrow.parquet as pq
 import rasterio.features
@@ -103,7 +105,12 @@ def crowded(size: int, side: int = 2048) -> Any:
     return schema.wrap(lazy, grid, schema.SCORES, name="scores", coords={"class": ["landslide"]})
 
 
-def made(path: str, out: str | None) -> tuple[int, float, float]:
+def smooth(frame: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
+    """Fill holes, and take the steps of the pixels off."""
+    return inventory.simplify(inventory.fill_holes(frame), tolerance_m=2 * TRANSFORM.a)
+
+
+def made(path: str, out: str | None, shaped: bool) -> tuple[int, float, float]:
     """Make a table of a store's polygons, or write them as they come: polygons, growth of the peak (MB), seconds."""
     scores = store.open(path)
     traced(scores[:, :256, :256], 1)
@@ -112,7 +119,8 @@ def made(path: str, out: str | None) -> tuple[int, float, float]:
         if out is None:
             count = len(inventory.vectorize(scores))
         else:
-            inventory.write(inventory.batches(scores), out)
+            frames = inventory.batches(scores, apart=shaped)
+            inventory.write(map(smooth, frames) if shaped else frames, out)
             count = pq.read_metadata(out).num_rows
     return count, peak_mb() - before, time.perf_counter() - start
 
@@ -123,9 +131,10 @@ def million(size: int) -> dict[str, Any]:
         path = str(Path(folder) / "scores.zarr")
         store.write(crowded(size), path, chunk=512, shard=2048)
         runs = {}
-        for name, out in (("table", None), ("written", str(Path(folder) / "polygons.parquet"))):
+        out = str(Path(folder) / "polygons.parquet")
+        for name, given in (("table", (None, False)), ("written", (out, False)), ("shaped", (out, True))):
             with multiprocessing.get_context("spawn").Pool(1) as pool:
-                runs[name] = pool.apply(made, (path, out))
+                runs[name] = pool.apply(made, (path, *given))
     line: dict[str, Any] = {"benchmark": "very many polygons", "size": size, "polygons": runs["table"][0]}
     for name, (count, grown, seconds) in runs.items():
         line |= {f"{name}_grown_mb": round(grown), f"{name}_s": round(seconds, 1), f"{name}_polygons": count}

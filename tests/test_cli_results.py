@@ -179,14 +179,23 @@ def test_polygons_leave_with_attributes_and_are_described(folder: Path, tmp_path
         assert (cog.read(1) == image.values[0]).all()
 
 
-def test_polygons_are_filled_and_simplified(folder: Path, tmp_path: Path) -> None:
+def test_polygons_are_filled_and_simplified_batch_by_batch(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[int] = []
+    simplify, opened = ls.inventory.simplify, ls.store.open
+    monkeypatch.setattr(ls.store, "open", lambda path: opened(path).chunk(y=64, x=64))
+    monkeypatch.setattr(ls.inventory, "simplify", lambda frame, **kw: held.append(len(frame)) or simplify(frame, **kw))
+    monkeypatch.setattr("lsdask.inventory.polygons.CHUNK", 64)
+    monkeypatch.setattr("lsdask.inventory.polygons._at_once", lambda client: 1)
     lsdask("polygons", folder / "scores.zarr", tmp_path / "p.gpkg", "--threshold", 0.6, "--corners", "--fill", 1e6,
            "--simplify", 20)  # fmt: skip
     image = ls.store.open(folder / "scores.zarr")
     whole = ls.inventory.vectorize(image, threshold=0.6, connectivity=8)
-    expected = ls.inventory.simplify(ls.inventory.fill_holes(whole, max_area_m2=1e6), tolerance_m=20)
+    expected = simplify(ls.inventory.fill_holes(whole, max_area_m2=1e6), tolerance_m=20)
     read = gpd.read_file(tmp_path / "p.gpkg")
-    assert len(read) == len(expected)
+    assert len(read) == len(expected) == sum(held)
+    assert max(held) < len(expected)
     np.testing.assert_allclose(np.sort(read.area), np.sort(expected.area))
 
 
