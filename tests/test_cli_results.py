@@ -11,6 +11,8 @@ import pytest
 import rasterio
 import shapely
 import xarray as xr
+from affine import Affine
+from odc.geo.geobox import GeoBox
 from PIL import Image
 from scipy import ndimage
 from typer.testing import CliRunner
@@ -205,6 +207,39 @@ def test_polygons_need_what_they_are_told_of(folder: Path, tmp_path: Path) -> No
     with pytest.raises(BadInput, match="path must end in one of"):
         lsdask("polygons", folder / "scores.zarr", tmp_path / "p.shp")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_scores_become_a_geotiff_whose_overviews_are_of_known_pixels(tmp_path: Path) -> None:
+    p = np.random.default_rng(0).random((2, 700, 1100))
+    p[:, :, 400:] = np.nan
+    p[:, 100:200, 100:333] = np.nan
+    p[1] += 0.001  # no class is the other
+    values = ls.schema.encode_scores_block(p, "uint8")
+    grid = GeoBox((700, 1100), Affine(8, 0, 360_000, 0, -8, 7_400_000), "EPSG:32723")
+    names, attrs = {"class": ["scar", "deposit"]}, ls.schema.score_attrs("uint8")
+    image = ls.schema.wrap(values, grid, ls.schema.SCORES, name="scores", coords=names, attrs=attrs)
+    ls.store.write(image, tmp_path / "scores.zarr", chunk=128, shard=512)
+    lsdask("polygons", tmp_path / "scores.zarr", tmp_path / "p.fgb", "--class", "deposit", "--threshold", 0.99,
+           "--cog", tmp_path / "scores.tif")  # fmt: skip
+    with rasterio.open(tmp_path / "scores.tif") as cog:
+        assert (cog.read() == values).all()
+        assert (cog.nodata, cog.descriptions) == (255, ("scar", "deposit"))
+        assert cog.scales == (1 / 250, 1 / 250)
+        assert (cog.crs.to_epsg(), cog.transform) == (32723, grid.transform)
+        assert cog.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        assert [cog.overviews(i) for i in cog.indexes] == [[2, 4], [2, 4]]
+    with rasterio.open(tmp_path / "scores.tif", overview_level=0) as half:
+        seen = half.read()
+    four = (
+        np.where(values == 255, np.nan, values)
+        .reshape(2, 350, 2, 550, 2)
+        .transpose(0, 1, 3, 2, 4)
+        .reshape(2, 350, 550, 4)
+    )
+    known = ~np.isnan(four)
+    mean = np.nansum(four, axis=-1) / np.maximum(known.sum(axis=-1), 1)
+    assert ((seen == 255) == ~known.any(axis=-1)).all()
+    assert np.abs(seen - mean)[known.any(axis=-1)].max() <= 0.5
 
 
 @pytest.mark.slow
