@@ -17,7 +17,6 @@ from images import random_mosaic
 
 from lsdask import models, predict, schema, store
 from lsdask.errors import BadInput, NotFound, OtherPlan
-from lsdask.predict import windows
 
 
 @dataclass(frozen=True)
@@ -85,11 +84,10 @@ def test_run_is_apply_is_the_whole_image(
     assert lazy.dtype == dtype
     assert lazy.dims == schema.SCORES
     np.testing.assert_array_equal(lazy.compute(scheduler="synchronous").values, expected)
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(windows, "BATCH_PIXELS", batch * window**2)
+    with tempfile.TemporaryDirectory() as folder:
         source, target = f"{folder}/image.zarr", f"{folder}/scores.zarr"
         store.write(image, source, chunk=source_chunk, shard=2 * source_chunk)
-        report = predict.run(source, target, model, workers=2, progress=False, **options)
+        report = predict.run(source, target, model, workers=2, progress=False, batch=batch, **options)
         assert report.failed == ()
         scores = store.open(target)
         np.testing.assert_array_equal(scores.values, expected)

@@ -225,39 +225,6 @@ class Narrow:
         return blocks[:, :1] / np.float32(1000)
 
 
-def test_batches_are_halved_until_they_fit() -> None:
-    image = random_mosaic((1, 64, 64), void=0)
-    model = Narrow()
-    scores = predict.apply(image, model, tile=64, halo=0, window=16, dtype="float32")
-    np.testing.assert_array_equal(scores.values[0], image.values[0] / np.float32(1000))
-    assert model.sizes[:4] == [16, 8, 4, 2]
-    assert set(model.sizes[3:]) == {2}
-    with pytest.raises(MemoryError):
-        composing.Batched(lambda blocks: np.empty(10**18, "uint8"))(np.zeros((1, 1, 4, 4)))
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        torch.OutOfMemoryError("CUDA out of memory"),
-        RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory"),
-    ],
-)
-def test_what_torch_says_where_memory_is_full(error: Exception) -> None:
-    class Full(torch.nn.Module):
-        def forward(self, image: torch.Tensor) -> torch.Tensor:
-            if len(image) > 2:
-                raise error
-            return image[:, :1]
-
-    run = models.runner(models.wrap(Full(), bands=1), nodata=0, precision="float32", device="cpu")
-    blocks = np.arange(1, 81, dtype="uint16").reshape(5, 1, 4, 4)
-    with pytest.raises(MemoryError):
-        run(blocks)
-    found = composing.Batched(run)(blocks)
-    np.testing.assert_allclose(found, 1 / (1 + np.exp(-blocks.astype("float64"))), atol=1e-6)
-
-
 def test_the_default_halo_makes_a_network_seamless(folders: list[Path]) -> None:
     far = models.reach(folders[0])
     assert far is not None

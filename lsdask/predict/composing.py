@@ -1,4 +1,4 @@
-"""Runners made of runners: several models averaged, an image seen from all sides, batches that fit into memory."""
+"""Runners made of runners: several models averaged, an image seen from all sides."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -110,30 +110,3 @@ def _mean(found: list[np.ndarray]) -> np.ndarray:
     for one in found[1:]:
         total += one
     return total / np.float32(len(found))
-
-
-class Batched:
-    """A runner whose batches are halved, from then on in this process, when they do not fit into memory.
-
-    Attributes
-    ----------
-    run : callable
-    most : int or None
-        Blocks that go through it at once; None while all have fitted.
-    """
-
-    def __init__(self, run: Run) -> None:
-        self.run = run
-        self.most: int | None = None
-
-    def __call__(self, blocks: np.ndarray) -> np.ndarray:
-        while True:
-            size = min(self.most or len(blocks), len(blocks))
-            try:
-                parts = [self.run(blocks[i : i + size]) for i in range(0, len(blocks), size)]
-            except MemoryError:
-                if size == 1:
-                    raise
-                self.most = size // 2
-            else:
-                return parts[0] if len(parts) == 1 else np.concatenate(parts)

@@ -49,6 +49,9 @@ class Options(TypedDict, total=False):
         What stands outside the image: itself mirrored, its edge pixels, ``fill``, or no data.
     fill : float
         What a callable sees where there is no data, and what stands outside where ``edge="constant"``.
+    batch : int, optional
+        Windows that go through the model at once; fewer where that does not fit into memory. Default as many as hold
+        2^19 pixels, which suits processors; for a network on a GPU, ``run`` finds the fastest number by a short trial.
     device, precision, compile
         For a network: see ``models.runner``.
     """
@@ -62,6 +65,7 @@ class Options(TypedDict, total=False):
     dtype: str
     edge: Edge
     fill: float
+    batch: int | None
     device: str
     precision: str
     compile: bool
@@ -140,6 +144,7 @@ def _plan(image: xr.DataArray, model: Model, scorer: Scorer, options: Options) -
         "edge": options.get("edge", "reflect"),
         "fill": options.get("fill", 0.0) if function or options.get("edge") == "constant" else None,
         "precision": None if function else "+".join(network.precision for network in scorer.networks),
+        "batch": None if function else options.get("batch"),
         "window": options.get("window"),
         "blend": scorer.lattice.blend,
         "tta": options.get("tta", "none"),

@@ -11,14 +11,15 @@ import xarray as xr
 from rich.table import Table
 
 from lsdask import ledger, schema, store, tasks, telling
+from lsdask.predict.batching import most
 from lsdask.predict.decoding import decoded_of, pixels_of
 from lsdask.predict.jobs import Job, Options, job
 from lsdask.predict.memory import forward_bytes, task_bytes
-from lsdask.predict.probing import settle
+from lsdask.predict.probing import is_tried, settle
 from lsdask.predict.reaching import TRIED, missing
 from lsdask.predict.scoring import Model, Scorer
 from lsdask.predict.skipping import Where
-from lsdask.predict.windows import BATCH_PIXELS, Lattice
+from lsdask.predict.windows import Lattice
 from lsdask.telling import size, span
 
 if TYPE_CHECKING:
@@ -213,7 +214,7 @@ def _memory(described: Job, threads: int) -> tuple[int, int]:
     scorer, image = described.scorer, described.image
     margin = 2 * scorer.lattice.margin
     block = (image.sizes["band"], described.grid.tile[0] + margin, described.grid.tile[1] + margin)
-    laid = windows(scorer.lattice, described.grid.tile)
+    laid = windows(scorer.lattice, described.grid.tile, None if is_tried(described) else scorer.runner.most)
     passes = [laid, *looked_at(scorer)]  # what the first leaves is not given back before the second
     network = max((sum(forward_bytes(one, part) for part in passes) for one in scorer.networks), default=0)
     each = task_bytes(block, image.dtype.itemsize, len(scorer.classes), network=network > 0)
@@ -227,10 +228,10 @@ def looked_at(scorer: Scorer) -> list[tuple[int, int, int]]:
     return [] if wide is None else [(1, TRIED + 2 * wide, TRIED + 2 * wide)]
 
 
-def windows(laid: Lattice, tile: tuple[int, int]) -> tuple[int, int, int]:
-    """Say what goes through a model at once: how many windows of a tile, and their sides (y, x)."""
-    together = max(BATCH_PIXELS // (laid.side[0] * laid.side[1]), 1)
-    return min(together, sum(1 for _ in laid.starts(tile))), *laid.side
+def windows(laid: Lattice, tile: tuple[int, int], batch: int | None) -> tuple[int, int, int]:
+    """Say what goes through a model at once: how many windows of a tile, all if that is not known, and their sides."""
+    every = most(laid, tile)
+    return min(batch or every, every), *laid.side
 
 
 def _probe(described: Job, to_do: np.ndarray) -> Probe | None:

@@ -1,4 +1,4 @@
-"""What a run finds out from one block of its image: the precision of "auto", and what a short halo costs."""
+"""What a run finds out from one block of its image: precision, batch, and what a short halo costs."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 
 from lsdask import ledger, models, schema, store, tasks, tiling
+from lsdask.predict.batching import most, tried
 from lsdask.predict.jobs import Job
 from lsdask.predict.reaching import TRIED, change_block, missing, warn
 
@@ -15,23 +16,46 @@ if TYPE_CHECKING:
 
 
 def settle(described: Job, target: str | Path, client: "Client | None" = None) -> None:
-    """Settle what "auto" precision means once for a whole job, in its networks and its plan.
+    """Settle the precision of "auto" and the batch once for a whole job, in its networks and its plan.
 
-    No worker decides for itself, and a run that goes on keeps the precision it began with.
+    No worker decides for itself, and a run that goes on keeps what it began with: scores depend on both.
     """
     networks = described.scorer.networks
     if not networks:
         return
-    held = ledger.plan_of(target).get("precision") if store.exists(target) else None
-    if held is not None:
-        chosen = str(held).split("+")
+    held = ledger.plan_of(target) if store.exists(target) else {}
+    block = None if "precision" in held else probe(described.image, networks[0].nodata)
+    if "precision" in held:
+        chosen = str(held["precision"]).split("+")
     else:
-        block = probe(described.image, networks[0].nodata)
         chosen = [_precision(*pair, client) for pair in zip(networks, _bands(described, block))]
     for network, precision in zip(networks, chosen):
         if network.precision == "auto":
             network.precision = precision
     described.plan["precision"] = "+".join(network.precision for network in networks)
+    batch = described.plan["batch"] or held.get("batch") or _batch(described, block, client)
+    described.plan["batch"] = described.scorer.runner.most = batch
+
+
+def is_tried(described: Job) -> bool:
+    """Say whether the batch is still to be found by a trial: of a network on a GPU, if none was given."""
+    on_gpu = any(network.device.startswith("cuda") for network in described.scorer.networks)
+    return on_gpu and described.plan["batch"] is None
+
+
+def _batch(described: Job, block: np.ndarray | None, client: "Client | None") -> int:
+    """Find how many windows of this job go through its networks at once."""
+    scorer, limit = described.scorer, most(described.scorer.lattice, described.grid.tile)
+    if block is None or limit == 1 or not is_tried(described):
+        return scorer.runner.most
+    return int(_there(client, tried, scorer.runner.run, sized_block(block[0], scorer.lattice.side), limit))
+
+
+def sized_block(block: np.ndarray, side: tuple[int, int]) -> np.ndarray:
+    """Cut a block (band, y, x) to some size, or repeat it up to it."""
+    for axis, size in enumerate(side, start=1):
+        block = np.take(block, np.arange(size), axis=axis, mode="wrap")
+    return block
 
 
 def _bands(described: Job, block: np.ndarray | None) -> list[np.ndarray | None]:

@@ -12,7 +12,8 @@ import xarray as xr
 
 from lsdask import models, schema, tiling
 from lsdask.errors import BadInput, sentence
-from lsdask.predict.composing import TURNS, Averaged, Batched, Filled, Run, Turned, Turns
+from lsdask.predict.batching import Batched, check_batch, ruled
+from lsdask.predict.composing import TURNS, Averaged, Filled, Run, Turned, Turns
 from lsdask.predict.reaching import halo_of
 from lsdask.predict.windows import Blend, Lattice, cut, lattice, score_block
 
@@ -36,7 +37,7 @@ class Scorer:
 
     Attributes
     ----------
-    runner : callable
+    runner : Batched
         Blocks (n, band, y, x) as stored to probabilities (n, class, y, x).
     networks : tuple of models.Runner
         The networks in it; none in any other callable.
@@ -54,7 +55,7 @@ class Scorer:
         That constant.
     """
 
-    runner: Run
+    runner: Batched
     networks: tuple[models.Runner, ...]
     lattice: Lattice
     nodata: float | int | None
@@ -91,7 +92,8 @@ class Scorer:
         wanted = np.zeros((block.shape[1] - margin, block.shape[2] - margin), bool)
         own = tuple(slice(0, size) for size in valid.shape)
         wanted[own] = valid
-        scores = score_block(block, wanted, self._score, len(self.classes), self.lattice)
+        batch = self.runner.most
+        scores = score_block(block, wanted, self._score, len(self.classes), self.lattice, batch=batch)
         encoded = schema.encode_scores_block(scores[(slice(None), *own)], self.dtype)
         return np.where(valid, encoded, self._unknown())
 
@@ -124,6 +126,7 @@ def scorer_of(
     dtype: str = "uint8",
     edge: Edge = "reflect",
     fill: float = 0.0,
+    batch: int | None = None,
     device: str = "auto",
     precision: str = "auto",
     compile: bool = False,
@@ -134,6 +137,7 @@ def scorer_of(
         raise BadInput(sentence("dtype", "be 'uint8' or 'float32'", f"dtype={dtype!r}"))
     if tta not in TURNS:
         raise BadInput(sentence("tta", f"be one of {', '.join(TURNS)}", f"tta={tta!r}"))
+    check_batch(batch)
     nodata = schema.nodata(image)
     members = _members(image, model, classes)
     networks = tuple(
@@ -157,7 +161,8 @@ def scorer_of(
     side, value = _outside(edge, fill, nodata, networks)
     turned = run if tta == "none" else Turned(run, tta)
     names = tuple(classes or _class_names(1))
-    scorer = Scorer(Batched(turned), networks, laid, nodata, names, dtype, side, value)
+    runner = Batched(turned, batch or ruled(laid.side))
+    scorer = Scorer(runner, networks, laid, nodata, names, dtype, side, value)
     return scorer, tiling.grid(shape, tile, halo=laid.margin)
 
 

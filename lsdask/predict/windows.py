@@ -29,9 +29,6 @@ used again, where those of larger ones are given back and cleared anew at every 
 EXTRA_OF_LITTLE = 1.25
 """... and which may take so many times."""
 
-BATCH_PIXELS = 1 << 20
-"""Windows go through a model together up to so many pixels, so that small ones keep the machine busy."""
-
 Run = Callable[[np.ndarray], np.ndarray]
 """Blocks (n, band, y, x) to scores (n, class, y, x)."""
 
@@ -155,7 +152,9 @@ def _work(one: Lattice, tile: tuple[int, int]) -> int:
     return (tile[0] // one.step[0]) * (tile[1] // one.step[1]) * one.side[0] * one.side[1]
 
 
-def score_block(block: np.ndarray, wanted: np.ndarray, run: Run, classes: int, laid: Lattice) -> np.ndarray:
+def score_block(
+    block: np.ndarray, wanted: np.ndarray, run: Run, classes: int, laid: Lattice, *, batch: int
+) -> np.ndarray:
     """Score a tile window by window.
 
     Parameters
@@ -169,6 +168,8 @@ def score_block(block: np.ndarray, wanted: np.ndarray, run: Run, classes: int, l
     classes : int
         How many classes it gives.
     laid : Lattice
+    batch : int
+        How many windows it is given at once.
 
     Returns
     -------
@@ -180,7 +181,7 @@ def score_block(block: np.ndarray, wanted: np.ndarray, run: Run, classes: int, l
         return run(block[None])[0][(slice(None), *inside)]
     out = np.zeros((classes, *wanted.shape), "float32")
     weights = laid.weights()
-    for some in _batches(starts, max(BATCH_PIXELS // (laid.side[0] * laid.side[1]), 1)):
+    for some in _batches(starts, batch):
         scores = run(np.stack([_window(block, start, laid) for start in some]))
         for start, one in zip(some, scores):
             to, of = _overlap(wanted.shape, start, laid)
