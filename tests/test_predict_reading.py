@@ -1,6 +1,5 @@
 """What a run reads: each chunk about once, nothing of tiles that hold no score, and enough to warn of a short halo."""
 
-import shutil
 import subprocess
 import sys
 import threading
@@ -260,16 +259,6 @@ def test_a_cluster_scores_the_same(tmp_path: Path, far_looking: Path) -> None:
     scores = store.open(tmp_path / "s.zarr").values
     np.testing.assert_array_equal(scores, store.open(tmp_path / "t.zarr").values)
     assert ((scores[0] != 255) == (image.values[0] > 300)).all()
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
-def test_a_compiled_network_scores_the_same(far_looking: Path) -> None:
-    image = random_mosaic((1, 60, 60))
-    options = {"tile": 64, "halo": 0, "precision": "float32", "dtype": "float32"}
-    plain = predict.apply(image, far_looking, **options).values
-    compiled = predict.apply(image, far_looking, compile=True, **options).values
-    np.testing.assert_allclose(compiled, plain, atol=1e-5)
 
 
 def test_chunks_that_all_tiles_have_read_are_let_go(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """A model as a function of numpy blocks, which is all that prediction knows of it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from math import isnan
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lsdask.errors import BadInput, sentence
 from lsdask.models.architectures import assemble
+from lsdask.models.compiling import compiled, objection, warn
 from lsdask.models.folder import load, read_spec
 from lsdask.models.folding import fold
 from lsdask.models.precision import Check, Precision, candidates, check_precision, compare, reduce
@@ -40,8 +41,10 @@ class Runner:
         What the sides of its input must be divisible by, pixels; other blocks are padded.
     precision : str
         ``"auto"`` until settled.
-    compile : bool
-        Whether it runs compiled.
+    compiled : bool or None
+        Whether it runs compiled; None until settled.
+    refused : str
+        Why it does not, though that was asked for.
     checks : list of Check
         What the comparison of precisions found, if one was made.
     """
@@ -53,7 +56,8 @@ class Runner:
         self.nodata = None if nodata is None or isnan(nodata) else nodata
         self.device = device
         self.precision = precision
-        self.compile = compile
+        self.compiled = None if compile else False
+        self.refused = ""
         self.checks: list[Check] = []
         self.spec: Spec = source.spec if isinstance(source, Segmenter) else read_spec(source)
         self.stride = source.stride if isinstance(source, Segmenter) else _stride(self.spec)
@@ -62,9 +66,10 @@ class Runner:
     def _start(self) -> None:
         self._lock = Lock()
         self._ready: dict[str, nn.Module] = {}
+        self._fast: dict[str, Callable[[Tensor], Tensor]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in vars(self).items() if key not in ("_lock", "_ready")}
+        return {key: value for key, value in vars(self).items() if key not in ("_lock", "_ready", "_fast")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -103,7 +108,7 @@ class Runner:
         return scores.cpu().numpy()
 
     def settle(self, blocks: np.ndarray) -> Precision:
-        """Choose the precision by these blocks, if it is still "auto", and give it.
+        """Choose the precision by these blocks, if it is still "auto", and give it; and whether to run compiled.
 
         Who shares a runner among workers settles it first, so that all compute alike.
 
@@ -117,8 +122,14 @@ class Runner:
         str
         """
         self._check(blocks)
-        with self._lock, torch.inference_mode():
+        with self._lock, torch.inference_mode(), _memory_told():
             return self._settle(self._put(blocks))
+
+    def refuse(self, why: str) -> None:
+        """Run as it is and not compiled, and warn that it does."""
+        self.compiled, self.refused = False, why
+        self._fast.clear()
+        warn(why)
 
     def _check(self, blocks: np.ndarray) -> None:
         if blocks.ndim != 4 or blocks.shape[1] != len(self.spec.bands):
@@ -131,7 +142,9 @@ class Runner:
             if window is None:
                 return "float32"
             self.precision = self._choose(window)
-        return self.precision  # type: ignore[return-value]  # no longer "auto"
+        if self.compiled is None:
+            self._try_compiled(image, self.precision)  # type: ignore[arg-type]  # no longer "auto"
+        return self.precision  # type: ignore[return-value]
 
     def _choose(self, window: Tensor) -> Precision:
         for precision in candidates(window.device):
@@ -139,6 +152,14 @@ class Runner:
             if self.checks[-1].passed:
                 return precision
         return "float32"
+
+    def _try_compiled(self, image: Tensor, precision: Precision) -> None:
+        """Run compiled from now on, if these blocks get the same scores; else warn."""
+        plain = self._scores(image, precision)
+        self.compiled = True
+        why = objection(plain, lambda: self._scores(image, precision), precision)
+        if why:
+            self.refuse(why)
 
     def _put(self, blocks: np.ndarray) -> Tensor:
         """Bring blocks to the device as float32, channels last, with NaN where void."""
@@ -157,7 +178,7 @@ class Runner:
     def _scores(self, image: Tensor, precision: Precision) -> Tensor:
         reduced = precision != "float32"
         dtype = getattr(torch, precision) if reduced else None
-        model = self._model(image.device, precision)
+        model = self._compiled(image.device, precision) if self.compiled else self._model(image.device, precision)
         with torch.autocast(image.device.type, dtype=dtype, enabled=reduced):
             logits = model(image)
         return torch.sigmoid(logits) if self.spec.classes == 1 else torch.softmax(logits, dim=1)
@@ -167,10 +188,13 @@ class Runner:
         if precision not in self._ready:
             exact = precision == "float32"
             made = self._prepare(device) if exact else reduce(self._model(device, "float32"), precision)
-            if self.compile:
-                made.compile()  # in place: what is called is compiled, what is copied is not
             self._ready[precision] = made
         return self._ready[precision]
+
+    def _compiled(self, device: torch.device, precision: Precision) -> Callable[[Tensor], Tensor]:
+        if precision not in self._fast:
+            self._fast[precision] = compiled(self._model(device, precision), device)
+        return self._fast[precision]
 
     def _prepare(self, device: torch.device) -> nn.Module:
         model = deepcopy(self.source) if isinstance(self.source, Segmenter) else load(self.source)
@@ -202,8 +226,9 @@ def runner(
         ``"float32"``, ``"bfloat16"``, ``"float16"``, or ``"auto"``: a reduced one that the hardware computes,
         if on the first block with data its scores agree with float32's (``models.precision``).
     compile : bool
-        Run through ``torch.compile``, which takes a minute or so for each shape of blocks and, on a CPU, needs a C++
-        compiler.
+        Run through ``torch.compile`` (on a GPU with CUDA graphs), which takes a minute or so for each shape of blocks
+        and, on a CPU, needs a C++ compiler. If it fails on the first block with data, or changes its scores, the
+        network runs as it is, and a warning says why.
 
     Returns
     -------

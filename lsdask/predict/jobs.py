@@ -144,6 +144,7 @@ def _plan(image: xr.DataArray, model: Model, scorer: Scorer, options: Options) -
         "edge": options.get("edge", "reflect"),
         "fill": options.get("fill", 0.0) if function or options.get("edge") == "constant" else None,
         "precision": None if function else "+".join(network.precision for network in scorer.networks),
+        "compile": None if function else [network.compiled for network in scorer.networks],
         "batch": None if function else options.get("batch"),
         "window": options.get("window"),
         "blend": scorer.lattice.blend,

@@ -16,23 +16,24 @@ if TYPE_CHECKING:
 
 
 def settle(described: Job, target: str | Path, client: "Client | None" = None) -> None:
-    """Settle the precision of "auto" and the batch once for a whole job, in its networks and its plan.
+    """Settle precision, batch and whether to compile once for a whole job, in its networks and its plan.
 
-    No worker decides for itself, and a run that goes on keeps what it began with: scores depend on both.
+    No worker decides for itself, and a run that goes on keeps what it began with: scores depend on all three.
     """
     networks = described.scorer.networks
     if not networks:
         return
     held = ledger.plan_of(target) if store.exists(target) else {}
-    block = None if "precision" in held else probe(described.image, networks[0].nodata)
     if "precision" in held:
-        chosen = str(held["precision"]).split("+")
+        block, chosen = None, list(zip(str(held["precision"]).split("+"), held.get("compile", ())))
     else:
-        chosen = [_precision(*pair, client) for pair in zip(networks, _bands(described, block))]
-    for network, precision in zip(networks, chosen):
-        if network.precision == "auto":
-            network.precision = precision
+        block = probe(described.image, networks[0].nodata)
+        chosen = [_settled(*pair, client) for pair in zip(networks, _bands(described, block))]
+    for network, (precision, compiled) in zip(networks, chosen):
+        network.precision = precision if network.precision == "auto" else network.precision
+        network.compiled = compiled if network.compiled is None else network.compiled
     described.plan["precision"] = "+".join(network.precision for network in networks)
+    described.plan["compile"] = [network.compiled for network in networks]
     batch = described.plan["batch"] or held.get("batch") or _batch(described, block, client)
     described.plan["batch"] = described.scorer.runner.most = batch
 
@@ -59,20 +60,29 @@ def sized_block(block: np.ndarray, side: tuple[int, int]) -> np.ndarray:
 
 
 def _bands(described: Job, block: np.ndarray | None) -> list[np.ndarray | None]:
-    """Give each network's bands of a block."""
-    here = schema.bands(described.image)
-    places = [[here.index(band) for band in network.spec.bands] for network in described.scorer.networks]
+    """Give each network's bands of a block; what is to be compiled sees blocks of the run's own shape."""
+    scorer, here = described.scorer, schema.bands(described.image)
+    if block is not None and any(network.compiled is None for network in scorer.networks):
+        many = min(scorer.runner.most, most(scorer.lattice, described.grid.tile))
+        block = np.repeat(sized_block(block[0], scorer.lattice.side)[None], many, axis=0)
+    places = [[here.index(band) for band in network.spec.bands] for network in scorer.networks]
     return [None if block is None else block[:, place] for place in places]
 
 
-def _precision(network: models.Runner, block: np.ndarray | None, client: "Client | None") -> str:
-    if network.precision != "auto":
-        return network.precision
-    return "float32" if block is None else str(_there(client, _settle, network, block))
+def _settled(network: models.Runner, block: np.ndarray | None, client: "Client | None") -> tuple[str, bool | None]:
+    """Choose a network's precision, and whether it runs compiled, by a block with data if there is one."""
+    if network.precision != "auto" and network.compiled is not None:
+        return network.precision, network.compiled
+    if block is None:
+        return "float32", network.compiled
+    precision, compiled, refused = _there(client, _settle, network, block)
+    if refused and client is not None:
+        network.refuse(refused)  # a worker's own warning stays there
+    return precision, compiled
 
 
-def _settle(network: models.Runner, block: np.ndarray) -> str:
-    return network.settle(block)
+def _settle(network: models.Runner, block: np.ndarray) -> tuple[str, bool | None, str]:
+    return network.settle(block), network.compiled, network.refused
 
 
 def _there(client: "Client | None", function: Any, *arguments: Any) -> Any:
