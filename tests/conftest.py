@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import dask
 import pytest
 import servers
 from hypothesis import settings
@@ -22,6 +23,14 @@ def data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real scenes: LSDASK_DATA names no folder ({folder})")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _no_scheduler_is_left() -> Iterator[None]:
+    """Blame the test that leaves Dask with the scheduler of a client that is gone, not the next that computes."""
+    yield
+    left = dask.config.config.pop("scheduler", None)
+    assert left is None, f"Dask would compute by {left!r} from now on"
 
 
 @pytest.fixture

@@ -456,7 +456,7 @@ def test_the_resunet_of_prakash_gives_five_outputs_in_training_and_one_after():
     [
         ({"name": "prakash_resunet"}, r"three counts .* that make the 4 bands. Got stems=\(3, 3, 2\)"),
         ({"name": "prakash_resunet", "stems": [2, 2]}, "stems must be three counts"),
-        ({"name": "prakash_resunet", "filters": 3}, "options must be of stems. Got filters"),
+        ({"name": "prakash_resunet", "filters": 3}, r"options must be of narrow, stems\. Got filters"),
         ({"name": "soares_unet", "depth": 3}, "options must be of filters. Got depth"),
         ({"name": "soares_unet", "weights": "imagenet"}, "soares_unet has no encoder"),
     ],

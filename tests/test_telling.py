@@ -110,7 +110,7 @@ def test_what_a_report_shows() -> None:
     assert str(REPORT).startswith(
         "scores.zarr: 12 of 20 tiles in 90.0 s, 4 done before, 3 void. 7 not done (tile (0, 1)"
     )
-    assert str(REPORT).endswith("Of the time of the tiles: read 25%, compute 75%.")
+    assert str(REPORT).endswith("Of the time of the tiles: read 25%, compute 75%; the bottleneck was compute.")
 
 
 def test_what_an_experiment_shows() -> None:

@@ -70,6 +70,8 @@ def _found(scheduler: str) -> "Client":
     from distributed import Client
 
     try:
+        # One that finds nobody would stay Dask's default: all that is computed later would ask for it.
+        Client(scheduler, timeout=SECONDS, set_as_default=False).close()
         return Client(scheduler, timeout=SECONDS)
     except (OSError, ValueError) as error:  # nothing there, or no address
         do = "It is what `dask scheduler` prints, such as tcp://10.0.0.1:8786"
