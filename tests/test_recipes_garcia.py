@@ -14,6 +14,7 @@ from lsdask import models, sampling, schema, store, synthetic
 from lsdask.errors import BadInput, NotFound
 from lsdask.recipes import folders, garcia2022, grid, papers
 from lsdask.recipes.garcia2022 import work
+from lsdask.recipes.steps import RECORD
 from lsdask.recipes.tables import published
 
 
@@ -181,3 +182,10 @@ def test_all_of_it_at_the_smallest_scale(tmp_path):
     again = papers.reproduce("garcia2022", tmp_path, out, scale="tiny", progress=False)
     assert (again.done, again.skipped) == (0, 23)
     assert (out / "runs" / "k-02-fpn-ld30" / "model" / "model.safetensors").stat().st_mtime_ns == first
+    killed = out / "runs" / "k-02-fpn-ld30"
+    killed.rename(f"{killed}.partial")  # killed after its map was written
+    (out / "runs" / "k-02-fpn-ld30.partial" / RECORD).unlink()
+    report = papers.reproduce("garcia2022", tmp_path, out, scale="tiny", progress=False).check()
+    assert (report.done, report.skipped) == (1, 22)
+    scores = ["precision", "recall", "f1", "whole_f1"]
+    pd.testing.assert_frame_equal(pd.read_parquet(out / "results.parquet")[scores], frame[scores])

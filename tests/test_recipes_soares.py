@@ -12,6 +12,7 @@ from lsdask import models, mosaic, sampling, scenes, schema, store, synthetic
 from lsdask.errors import BadInput
 from lsdask.recipes import cost, grid, papers, soares2020
 from lsdask.recipes.soares2020 import work
+from lsdask.recipes.steps import RECORD
 from lsdask.recipes.tables import published
 
 
@@ -165,6 +166,12 @@ def test_all_of_it_at_the_smallest_scale(tmp_path):
     table2 = pd.read_csv(out / "tables" / "table2.csv")
     assert table2[table2.dataset == "RapidEye"]["Random_paper"].tolist() == [1740, 2368]
     browser.check(out / "report.html", tmp_path, tables=6, figures=8)
+    name = frame["name"].iloc[0]
+    (out / name).rename(out / f"{name}.partial")  # killed after its maps were written
+    (out / f"{name}.partial" / RECORD).unlink()
+    assert papers.reproduce("soares2020", tmp_path, out, scale="tiny", progress=False).check().done == 1
+    scores = ["iou_1", "iou_2", "valid_loss"]
+    pd.testing.assert_frame_equal(pd.read_parquet(out / "results.parquet")[scores], frame[scores])
     steps = soares2020.steps(tmp_path, scale="tiny")
     written = sorted((path, path.stat().st_mtime_ns) for path in out.rglob("*"))
     plan = cost.plan(steps, out, soares2020.loads).set_index("name").loc[frame["name"]]

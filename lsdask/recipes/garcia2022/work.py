@@ -115,7 +115,7 @@ def train(folder: Path, spec: dict[str, Any], inputs: Inputs) -> dict[str, Any]:
     )  # fmt: skip
     y0, x0, y1, x1 = json.loads((inputs["tiles"] / "test.json").read_text())
     area, truth = (part.isel(y=slice(y0, y1), x=slice(x0, x1)) for part in (image, mask))
-    store.write(mapped(area, folder / "model", window=TILE), folder / "scores.zarr")
+    store.write(mapped(area, folder / "model", window=TILE), folder / "scores.zarr", overwrite=True)
     whole = judged(mapped(area, folder / "model", window=None).compute(), truth)
     return {
         **judged(store.open(folder / "scores.zarr"), truth),

@@ -107,7 +107,7 @@ def _judged(folder: Path, image: xr.DataArray, mask: xr.DataArray, window: list[
     part = {"y": slice(y0, y1), "x": slice(x0, x1)}
     area, truth = image.isel(part), mask.isel(part)
     scores = predict.apply(area, folder / "model", tile=max(y1 - y0, x1 - x0))
-    store.write(scores, folder / f"scores_{number}.zarr")
+    store.write(scores, folder / f"scores_{number}.zarr", overwrite=True)
     counts = evaluate.count(store.open(folder / f"scores_{number}.zarr"), truth)
     pixel_km2 = abs(schema.geobox(image).resolution.x * schema.geobox(image).resolution.y) / 1e6
     scored = evaluate.score(counts)
