@@ -1,5 +1,7 @@
 """What a run reads: each chunk about once, nothing of tiles that hold no score, and enough to warn of a short halo."""
 
+import pickle
+import shutil
 import subprocess
 import sys
 import threading
@@ -259,6 +261,22 @@ def test_a_cluster_scores_the_same(tmp_path: Path, far_looking: Path) -> None:
     scores = store.open(tmp_path / "s.zarr").values
     np.testing.assert_array_equal(scores, store.open(tmp_path / "t.zarr").values)
     assert ((scores[0] != 255) == (image.values[0] > 300)).all()
+
+
+def test_another_model_put_into_the_folder_is_noticed(tmp_path: Path, far_looking: Path) -> None:
+    image = random_mosaic((1, 64, 64), void=0)
+    folder = Path(shutil.copytree(far_looking, tmp_path / "copied"))
+    options = {"tile": 64, "halo": 0, "precision": "float32"}
+    sent = pickle.dumps(predict.job(image, tmp_path / "s.zarr", folder, **options).kernel)
+    other = models.load(folder)
+    with torch.no_grad():
+        next(other.parameters()).mul_(2)
+    models.save(other, folder)
+    kernel, tile = pickle.loads(sent), tiling.grid((64, 64), 64)[0, 0]
+    with pytest.raises(BadInput, match=r"must be of the model that the run began with.*another one's weights"):
+        kernel(tile)
+    shutil.copytree(far_looking, folder, dirs_exist_ok=True)
+    assert kernel.scorer.tile(kernel.reader.read(*tile.read), tile).shape == (1, 64, 64)
 
 
 def test_chunks_that_all_tiles_have_read_are_let_go(tmp_path: Path) -> None:

@@ -91,13 +91,15 @@ def check_savable(model: Any) -> None:
         raise BadInput(sentence("model", "be a network that lsdask can build again", "a wrapped module", do))
 
 
-def load(folder: str | Path) -> Segmenter:
+def load(folder: str | Path, *, digest: str | None = None) -> Segmenter:
     """Read a model from its folder, ready to predict.
 
     Parameters
     ----------
     folder : path
         Written by ``models.save`` or ``training.fit``.
+    digest : str, optional
+        The weights' (``models.digest``), if no other model will do that has been put there since.
 
     Returns
     -------
@@ -110,10 +112,10 @@ def load(folder: str | Path) -> Segmenter:
     Unreadable
         If a file is damaged.
     BadInput
-        If the two files do not belong together or to this version of lsdask.
+        If the two files do not belong together or to this version of lsdask, or the weights are of another digest.
     """
     folder = Path(folder)
-    tensors = read_weights(folder / WEIGHTS)
+    tensors = read_weights(folder / WEIGHTS, digest)
     model = assemble(read_spec(folder))
     fill(model, tensors, folder / WEIGHTS)
     return model.eval()
@@ -123,6 +125,11 @@ def read_spec(folder: str | Path) -> Spec:
     """Read what a model is from its folder, without its weights. Raises as ``load`` does."""
     path = Path(folder) / DESCRIPTION
     return _spec(_description(path), path)
+
+
+def described_digest(folder: str | Path) -> str:
+    """Read the digest of a model's weights, as its folder says it is, without them. Raises as ``load`` does."""
+    return str(_description(Path(folder) / DESCRIPTION)["digest"])
 
 
 def reach(model: Segmenter | str | Path) -> int | None:
@@ -200,9 +207,12 @@ def _tensors(model: Segmenter) -> bytes:
     return dump_tensors({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()})
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path, digest: str | None = None) -> dict[str, Tensor]:
     """Read the tensors of a safetensors file; in a model folder, check that they are the described ones."""
     data = _read(path)
+    if digest not in (None, hashlib.sha256(data).hexdigest()):
+        do = "Put that one back, or run again: with another model, to another target"
+        raise BadInput(sentence(str(path), "be of the model that the run began with", "another one's weights", do))
     try:
         tensors = load_tensors(data)
     except (SafetensorError, ValueError, KeyError) as why:

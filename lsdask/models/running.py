@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lsdask.errors import BadInput, sentence
 from lsdask.models.architectures import assemble
 from lsdask.models.compiling import compiled, objection, warn
-from lsdask.models.folder import load, read_spec
+from lsdask.models.folder import described_digest, load, read_spec
 from lsdask.models.folding import fold
 from lsdask.models.precision import Check, Precision, candidates, check_precision, compare, reduce
 from lsdask.models.segmenter import Segmenter
@@ -30,8 +30,8 @@ CHECKED = 512
 class Runner:
     """Blocks as stored in, probabilities out. Made by ``models.runner``.
 
-    Threads may share it: one forward pass runs at a time. Pickled, it carries the folder's path or the model,
-    and the precision once that is settled, so that every worker computes the same.
+    Threads may share it: one forward pass runs at a time. Pickled, it carries the folder's path and the digest of
+    its weights, or the model, and the precision once that is settled, so that every worker computes the same.
 
     Attributes
     ----------
@@ -45,6 +45,8 @@ class Runner:
         Whether it runs compiled; None until settled.
     refused : str
         Why it does not, though that was asked for.
+    digest : str or None
+        Of a folder's weights, when this was made: others are refused.
     checks : list of Check
         What the comparison of precisions found, if one was made.
     """
@@ -60,6 +62,7 @@ class Runner:
         self.refused = ""
         self.checks: list[Check] = []
         self.spec: Spec = source.spec if isinstance(source, Segmenter) else read_spec(source)
+        self.digest = None if isinstance(source, Segmenter) else described_digest(source)
         self.stride = source.stride if isinstance(source, Segmenter) else _stride(self.spec)
         self._start()
 
@@ -197,7 +200,7 @@ class Runner:
         return self._fast[precision]
 
     def _prepare(self, device: torch.device) -> nn.Module:
-        model = deepcopy(self.source) if isinstance(self.source, Segmenter) else load(self.source)
+        model = deepcopy(self.source) if isinstance(self.source, Segmenter) else load(self.source, digest=self.digest)
         model.eval().requires_grad_(False).cpu()
         side = max(64, 2 * model.stride)
         probe = model.mean + model.std * torch.linspace(-2, 2, side).expand(1, 1, side, side)
