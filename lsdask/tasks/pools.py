@@ -1,5 +1,6 @@
 """Where tiles run: on threads of this process, or on the workers of a cluster."""
 
+import logging
 import os
 import queue
 import threading
@@ -18,6 +19,14 @@ from lsdask.tasks.workers import carried, held
 
 if TYPE_CHECKING:
     from distributed import Client
+
+LOOKED_SECONDS = 5.0
+"""How often a cluster is asked whether it has workers."""
+
+ALONE_SECONDS = 60.0
+"""How often a run without a worker says so: it waits, as workers may be queued yet, or made when there is work."""
+
+_log = logging.getLogger(__name__)
 
 Kernel = Callable[[tiling.Tile], Mapping[str, float]]
 """Reads, computes and writes one tile; gives what it measured."""
@@ -127,6 +136,7 @@ class _ClusterPool:
         self._carried = carried(client, _Work(kernel, grid, retries))
         self._futures: dict[Place, Any] = {}
         self._window, self._counted = 0, -float("inf")
+        self._looked = self._seen = self._told = time.monotonic()
 
     def submit(self, place: Place) -> None:
         name = self._cargo.name
@@ -151,6 +161,25 @@ class _ClusterPool:
         if self._client.status != "running":  # also while it connects again: the tiles in flight are lost to it
             do = "What is done stays done: start a cluster and run again with its client"
             raise Unfinished(f"The Dask scheduler is lost (the client is {self._client.status}). {do}.")
+        if time.monotonic() - self._looked >= LOOKED_SECONDS:
+            self._looked = time.monotonic()
+            self._look()
+
+    def _look(self) -> None:
+        """Say now and then that there is no worker, or raise Unfinished if none can come."""
+        now = self._looked
+        try:
+            there = len(self._client.nthreads())
+        except OSError:  # of a scheduler that is lost just now, as the next check will say
+            return
+        if there:
+            self._seen = self._told = now
+        elif has_ended(self._client.cluster):
+            do = "What is done stays done: make another cluster, or scale this one, and run again"
+            raise Unfinished(f"No worker is left: each of this cluster has ended, and none is started again. {do}.")
+        elif now - self._told >= ALONE_SECONDS:
+            self._told = now
+            _log.warning("No worker has been there for %.0f s. The run waits for one.", now - self._seen)
 
     def __enter__(self) -> Self:
         self._cargo = self._carried.__enter__()
@@ -161,6 +190,27 @@ class _ClusterPool:
             with suppress(OSError):  # a worker that dies just now takes its tiles with it
                 self._client.cancel(list(self._futures.values()))
         self._carried.__exit__(kind, error, trace)
+
+
+def has_ended(cluster: Any) -> bool:
+    """Say whether all workers of a cluster have ended for good, as those of a notebook do when it is interrupted.
+
+    Known of clusters that this process has made and that keep a fixed number of workers. A worker that is queued or
+    restarts has not ended; an adaptive cluster makes others.
+
+    Parameters
+    ----------
+    cluster : distributed.SpecCluster or other
+        None, and what says nothing of its workers, is not known to have ended.
+    """
+    workers = list((getattr(cluster, "workers", None) or {}).values())
+    adapts = getattr(cluster, "_adaptive", None) is not None
+    return bool(workers) and not adapts and all(_status(one) in ("closed", "failed") for one in workers)
+
+
+def _status(worker: Any) -> str:
+    status = getattr(worker, "status", "")
+    return str(getattr(status, "name", status))
 
 
 @dataclass(frozen=True)
