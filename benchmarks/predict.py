@@ -3,7 +3,9 @@
 One process measures everything on one store, so only ratios count. Prints one JSON line.
 
 * limit: the raw forward pass of the same model, precision and block shape on resident tensors;
-* rivals: ``dask.array.map_overlap`` in float32, and a rasterio loop of 256-px windows without overlap.
+* rivals: ``dask.array.map_overlap`` in float32, and a rasterio loop of 256-px windows without overlap; with
+  ``--rival-python PYTHON``, an interpreter that has them, torchgeo's GridGeoSampler and geo-inference, whose packages
+  would change those here.
 
 B1 is ``--size 8192``; B1r is ``--size 4096 --rivals``. Peak memory of each is that of a process of its own.
 """
@@ -76,6 +78,7 @@ def run_map_overlap(folder: Path, size: int, tile: int, precision: str) -> None:
     """What a user writes with xarray, Dask and torch: float32, one thread of Dask, all cores in torch."""
     import dask
     import torch
+    import zarr
 
     import lsdask as ls
 
@@ -87,12 +90,25 @@ def run_map_overlap(folder: Path, size: int, tile: int, precision: str) -> None:
 
     image = ls.store.open(folder / "image.zarr").data
     image = image.rechunk((-1, tile, tile))
+    haloed = [tuple(side + 2 * HALO for side in sides) for sides in image.chunks[1:]]  # trimmed afterwards
     scores = image.map_overlap(
         forward, depth={0: 0, 1: HALO, 2: HALO}, boundary="reflect", dtype="float32",
-        chunks=((1,), *image.chunks[1:]), meta=np.empty((0, 0, 0), "float32"),
+        chunks=((1,), *haloed), meta=np.empty((0, 0, 0), "float32"),
     )  # fmt: skip
+    if scores.shape[1:] != image.shape[1:]:
+        raise SystemExit(f"map_overlap gives {scores.shape} of {image.shape}")
+    target = folder / f"overlap-{time.time_ns()}.zarr"
     with dask.config.set(scheduler="synchronous"):
-        scores.to_zarr(str(folder / f"overlap-{time.time_ns()}.zarr"))
+        scores.to_zarr(str(target))
+    check_written(zarr.open_array(target, mode="r")[0], size)
+
+
+def check_written(scores: np.ndarray, size: int) -> None:
+    """Stop unless scores cover the image: a rival that leaves some out has not done the work."""
+    if scores.shape != (size, size) or not (scores > 0).all():
+        raise SystemExit(
+            f"scores of shape {scores.shape}, {(scores > 0).mean():.0%} of them written, of {size} squared"
+        )
 
 
 def run_rasterio(folder: Path, size: int, tile: int, precision: str) -> None:
@@ -121,6 +137,82 @@ RUNS: dict[str, Callable[[Path, int, int, str], None]] = {
 }
 
 
+TORCHGEO = """
+import json, sys, time
+from pathlib import Path
+import numpy as np, rasterio, torch
+from torch.utils.data import DataLoader
+from torchgeo.datasets import RasterDataset, stack_samples
+from torchgeo.samplers import GridGeoSampler
+
+class Scene(RasterDataset):
+    filename_glob = "image.tif"
+
+folder, size, halo = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+begun = time.perf_counter()
+model = torch.jit.load(folder / "model.pt")
+side = min(512, size)
+scene = Scene(folder)
+loader = DataLoader(scene, batch_size=4, sampler=GridGeoSampler(scene, size=side, stride=max(side - 2 * halo, 1)),
+                    collate_fn=stack_samples)
+with rasterio.open(folder / "image.tif") as source:
+    profile = {**source.profile, "count": 1, "dtype": "float32", "nodata": None}
+    place = ~source.transform
+scores = np.zeros((size, size), "float32")
+with torch.inference_mode():
+    for batch in loader:
+        found = torch.sigmoid(model(batch["image"]))[:, 0].numpy()
+        for one, at in zip(found, batch["transform"]):
+            x, y = (round(value) for value in place * (float(at[2]), float(at[5])))
+            top, left = max(y, 0), max(x, 0)
+            part = one[top - y:size - y, left - x:size - x]
+            scores[top:top + part.shape[0], left:left + part.shape[1]] = part
+with rasterio.open(folder / "torchgeo.tif", "w", **profile) as target:
+    target.write(scores, 1)
+"""
+"""Its sampler leaves putting the patches together to the user; here each overwrites those before."""
+
+GEO_INFERENCE = """
+import json, sys, time
+from pathlib import Path
+import numpy as np, rasterio
+from geo_inference.geo_inference import GeoInference
+
+folder, size, halo = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+begun = time.perf_counter()
+infer = GeoInference(model=str(folder / "model.pt"), work_dir=str(folder), device="cpu", num_classes=1)
+name = infer(inference_input=str(folder / "image.tif"), patch_size=min(1024, size // 2))
+"""
+"""At its default patches of 1024 px."""
+
+TOLD = """
+seconds = time.perf_counter() - begun
+peak = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) * 1024
+print(json.dumps({"seconds": seconds, "peak": peak}))
+"""
+
+ELSEWHERE = {"torchgeo": TORCHGEO, "geo_inference": GEO_INFERENCE}
+
+
+def trace(folder: Path) -> None:
+    """Write the network as an interpreter without lsdask can load it; it takes raw units of any dtype."""
+    import torch
+
+    import lsdask as ls
+
+    class Raw(torch.nn.Module):
+        def __init__(self, model: torch.nn.Module) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return self.model(image.float())
+
+    model = Raw(ls.models.load(folder / "model")).eval()
+    with torch.inference_mode():
+        torch.jit.trace(model, torch.rand(1, 4, 256, 256) * 1000).save(folder / "model.pt")
+
+
 def child(name: str, folder: str, size: int, tile: int, precision: str) -> None:
     """Run one contender and print its seconds and peak memory."""
     import lsdask.models
@@ -140,9 +232,29 @@ def peak() -> int:
 
 def measure(name: str, folder: Path, size: int, tile: int, precision: str) -> dict[str, float]:
     """Run one contender in a process of its own."""
-    arguments = [sys.executable, __file__, "--child", name, str(folder), str(size), str(tile), precision]
-    printed = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
-    found = json.loads(printed.splitlines()[-1])
+    return figures([sys.executable, __file__, "--child", name, str(folder), str(size), str(tile), precision], size)
+
+
+def measure_elsewhere(name: str, folder: Path, size: int, python: str) -> dict[str, float]:
+    """Run one contender in another interpreter, on all cores in float32, and look at what it wrote."""
+    import rasterio
+
+    found = figures([python, "-c", ELSEWHERE[name] + TOLD, str(folder), str(size), str(HALO)], size)
+    written = folder / "torchgeo.tif" if name == "torchgeo" else next(folder.glob("image_mask_*.tif"))
+    with rasterio.open(written) as scores:
+        if name == "torchgeo":
+            check_written(scores.read(1), size)
+        elif scores.shape != (size, size):
+            raise SystemExit(f"geo-inference gives {scores.shape} of {size} squared")
+    return found
+
+
+def figures(command: list[str], size: int) -> dict[str, float]:
+    """Run what prints its seconds and its peak memory last."""
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode or "Error occured" in done.stderr:  # geo-inference goes on after a failed patch
+        raise SystemExit(done.stderr or f"{command[0]} ended with {done.returncode}")
+    found = json.loads(done.stdout.splitlines()[-1])
     return {"Mpx_s": round(size**2 / found["seconds"] / 1e6, 3), "peak_GB": round(found["peak"] / 1e9, 2)}
 
 
@@ -162,6 +274,7 @@ def main() -> None:
     parser.add_argument("--tile", type=int, default=TILE)
     parser.add_argument("--precision", nargs="*", default=["float32", "bfloat16"])
     parser.add_argument("--rivals", action="store_true")
+    parser.add_argument("--rival-python", metavar="PYTHON", help="an interpreter that has torchgeo and geo-inference")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -179,6 +292,13 @@ def main() -> None:
                 ours = result[precision]["lsdask"]
                 ours["times_map_overlap"] = round(ours["Mpx_s"] / result["map_overlap"]["Mpx_s"], 2)
                 ours["memory_of_map_overlap"] = round(ours["peak_GB"] / result["map_overlap"]["peak_GB"], 2)
+        if options.rival_python:
+            trace(folder)
+            for name in ELSEWHERE:
+                result[name] = measure_elsewhere(name, folder, options.size, options.rival_python)
+                for precision in options.precision:
+                    ours = result[precision]["lsdask"]
+                    ours[f"times_{name}"] = round(ours["Mpx_s"] / result[name]["Mpx_s"], 2)
         print(json.dumps(result))
 
 
