@@ -45,6 +45,7 @@ class Place:
     """A folder with a mosaic, a target and a log."""
 
     folder: Path
+    script = Path(__file__)
 
     @property
     def source(self) -> Path:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import forkserver
 from pathlib import Path
@@ -19,6 +19,7 @@ import pytest
 import s3
 import slowly
 from distributed import Client, LocalCluster
+from scoring_slowly import Prediction
 from slowly import TILES
 
 from lsdask import mosaic, predict, store, tasks
@@ -29,18 +30,24 @@ TESTS = Path(__file__).parent
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> slowly.Place:
+def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> slowly.Place:
+    """A run of a sum, or of what the test asks for instead."""
     monkeypatch.setenv("PYTHONPATH", str(TESTS))  # of workers, also of those that start later
-    found = slowly.Place(tmp_path)
+    found = getattr(request, "param", slowly.Place)(tmp_path)
     found.prepare()
     return found
+
+
+def both(test: Callable[..., None]) -> Callable[..., None]:
+    """Give a test a run of a sum, and a prediction by a network."""
+    return pytest.mark.parametrize("place", [slowly.Place, Prediction], indirect=True, ids=["sum", "network"])(test)
 
 
 @pytest.fixture(scope="module")
 def ready() -> None:
     """A process with all imports, from which workers are forked: they start in a moment, and start often here."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["distributed", "slowly"])
+    context.set_forkserver_preload(["distributed", "slowly", "scoring_slowly"])
     forkserver.ensure_running()
 
 
@@ -67,6 +74,7 @@ def started(*command: object, **options: object) -> Iterator[subprocess.Popen[st
 
 @pytest.mark.cluster
 @pytest.mark.slow
+@both
 def test_ten_killed_workers(place: slowly.Place, cluster: LocalCluster) -> None:
     rng, kills = random.Random(0), []
 
@@ -79,7 +87,7 @@ def test_ten_killed_workers(place: slowly.Place, cluster: LocalCluster) -> None:
             while any(worker.pid in (None, 0) or not alive(worker.pid) for worker in cluster.workers.values()):
                 time.sleep(0.05)
 
-    killer = threading.Thread(target=kill)
+    killer = threading.Thread(target=kill, daemon=True)
     killer.start()
     with Client(cluster) as client:
         report = place.run(client=client)
@@ -103,8 +111,9 @@ def alive(pid: int) -> bool:
 
 @pytest.mark.cluster
 @pytest.mark.slow
+@both
 def test_a_killed_client(place: slowly.Place, cluster: LocalCluster) -> None:
-    with started(TESTS / "slowly.py", place.folder, cluster.scheduler_address) as process:
+    with started(place.script, place.folder, cluster.scheduler_address) as process:
         place.wait(20)
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -142,7 +151,7 @@ def test_a_lost_scheduler(place: slowly.Place) -> None:
             place.wait(15)
             os.killpg(process.pid, signal.SIGKILL)
 
-        killer = threading.Thread(target=kill)
+        killer = threading.Thread(target=kill, daemon=True)
         killer.start()
         with (
             dask.config.set({"distributed.comm.timeouts.connect": "2s"}),
