@@ -134,6 +134,27 @@ def test_held_out_landslides_are_those_of_the_test_tiles(folder: Path, tmp_path:
     assert len(tiles)
 
 
+def test_tiles_are_of_one_scene_and_of_the_splits_that_are_asked_for(folder: Path, tmp_path: Path) -> None:
+    tiles = pd.read_parquet(folder / "tiles.parquet")
+    both = pd.concat([tiles.assign(scene="here"), tiles.assign(scene="there", x=0)])
+    both.to_parquet(tmp_path / "both.parquet")
+    stores = folder / "scores.zarr", folder / "mask.zarr"
+    given = "--tiles", tmp_path / "both.parquet", "--out", tmp_path / "s.json"
+    lsdask("evaluate", *stores, *given, "--scene", "here")
+    image, mask = map(ls.store.open, stores)
+    inside = ls.evaluate.within(tiles[tiles.split == "test"], mask)
+    assert json.loads((tmp_path / "s.json").read_text())["tp"] == ls.evaluate.count(image, mask, valid=inside).tp > 0
+    with pytest.raises(BadInput, match="scene must name a scene of the table"):
+        lsdask("evaluate", *stores, *given)
+    with pytest.raises(BadInput, match="tiles must hold tiles of the split 'test'"):
+        lsdask("evaluate", *stores, *given, "--scene", "nowhere")
+    tiles.drop(columns="split").to_parquet(tmp_path / "both.parquet")
+    with pytest.raises(BadInput, match="split"):
+        lsdask("evaluate", *stores, *given)
+    with pytest.raises(NotFound, match="tiles must name a parquet file"):
+        lsdask("evaluate", *stores, "--tiles", tmp_path / "none.parquet")
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
@@ -206,6 +227,17 @@ def test_polygons_need_what_they_are_told_of(folder: Path, tmp_path: Path) -> No
         lsdask("polygons", folder / "scores.zarr", tmp_path / "p.gpkg", "--dem", tmp_path / "no.tif")
     with pytest.raises(BadInput, match="path must end in one of"):
         lsdask("polygons", folder / "scores.zarr", tmp_path / "p.shp")
+    for option, value, says in (
+        ("--model", tmp_path / "no", "model must name a file"),
+        ("--cog", tmp_path / "no" / "scores.tif", "cog must lie in a folder that exists"),
+        ("--image", tmp_path / "no.zarr", r"no\.zarr"),
+    ):
+        with pytest.raises(NotFound, match=says):
+            lsdask("polygons", folder / "scores.zarr", tmp_path / "p.gpkg", option, value)
+    for index, says in (("nir", "bands must name two bands"), ("nir,swir", "pair must have the bands pre_nir, pre_sw")):
+        with pytest.raises(BadInput, match=says):
+            lsdask("polygons", folder / "scores.zarr", tmp_path / "p.gpkg", "--image", folder / "pair.zarr",
+                   "--index", index)  # fmt: skip
     assert list(tmp_path.iterdir()) == []
 
 

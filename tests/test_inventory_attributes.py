@@ -71,6 +71,9 @@ def test_another_index_has_its_own_name_and_a_band_that_lacks_is_named():
         BadInput, match=r"pair must have the bands pre_nir, .*Got no pre_nir, pre_red, post_nir, post_red"
     ):
         inventory.change(frame, pair)
+    for bands in (("green",), ("green", "swir", "green")):
+        with pytest.raises(BadInput, match="bands must name two bands"):
+            inventory.change(frame, pair, bands=bands)
 
 
 def test_bands_that_add_up_to_nothing_have_no_index():

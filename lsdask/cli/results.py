@@ -11,7 +11,7 @@ from lsdask.cli.app import Store, app, console, finish, names, table_of, there
 from lsdask.cli.inputs import POLYGONS, mask_of
 from lsdask.cli.running import Cluster, Scheduler, Workers, client_of
 from lsdask.cli.saving import check, save
-from lsdask.errors import BadInput, sentence
+from lsdask.errors import BadInput, NotFound, sentence
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -39,6 +39,7 @@ def evaluate(
     mask: Annotated[Path, typer.Argument(help="Store of the mask, or polygons.", show_default=False)],
     threshold: Threshold = 0.5,
     tiles: Annotated[Path | None, typer.Option(help="Tile table: count only inside its test tiles.")] = None,
+    scene: Annotated[str | None, typer.Option(help="Which scene of the table; needed if it has several.")] = None,
     best: Annotated[Score | None, typer.Option(help="Take the threshold best by this on its valid tiles.")] = None,
     also: Annotated[list[str] | None, typer.Option(help="Another store of scores to compare; repeatable.")] = None,
     class_: Class = None,
@@ -59,7 +60,7 @@ def evaluate(
         check(out)
     image = ls.store.open(scores)
     truth = mask_of(mask, image)
-    valid, choose = _ground(tiles, best, image)
+    valid, choose = _ground(tiles, scene, best, image)
     given: dict[str, Any] = {"valid": valid, "class_": _label(image, class_)}
     maps = {place: ls.store.open(place) for place in (scores, *(also or []))}
     with client_of(workers, cluster, scheduler) as client:
@@ -98,18 +99,22 @@ def _label(image: "xr.DataArray", text: str | None) -> Any:
     return named[text]
 
 
-def _ground(tiles: Path | None, best: str | None, image: "xr.DataArray") -> tuple[Any, Any]:
+def _ground(tiles: Path | None, scene: str | None, best: str | None, image: "xr.DataArray") -> tuple[Any, Any]:
     """Give where to count, and where to choose the threshold, by the splits of a tile table."""
-    import pandas as pd
-
     if tiles is None:
         if best is not None:
             do = "A threshold chosen where it is judged looks better than it is"
             raise BadInput(sentence("best", "come with --tiles, on whose valid ones it is chosen", f"best={best}", do))
         return None, None
-    table = pd.read_parquet(there(tiles, "tiles"))
-    test, valid = (ls.evaluate.within(table[table.split == split], image) for split in ("test", "valid"))
-    return test, valid if best is not None else None
+    test = _inside(tiles, scene, "test", image)
+    return test, None if best is None else _inside(tiles, scene, "valid", image)
+
+
+def _inside(tiles: Path, scene: str | None, split: str, image: "xr.DataArray") -> "xr.DataArray":
+    rows = ls.sampling.read(tiles, split=split, scene=scene, columns=("y", "x", "size"))
+    if not len(rows):
+        raise BadInput(sentence("tiles", f"hold tiles of the split {split!r}", "none", "Divide them anew"))
+    return ls.evaluate.within(rows, image)
 
 
 def _show(table: "pd.DataFrame") -> None:
@@ -200,7 +205,9 @@ def polygons(
     image: Annotated[
         str | None, typer.Option(help="Store of a mosaic: each landslide's mean, least, greatest.")
     ] = None,
-    index: Annotated[str, typer.Option(help="Two bands: of a mosaic of before and after, their change.")] = "nir,red",
+    index: Annotated[
+        str | None, typer.Option(help="Two bands: of a mosaic of before and after, their change; nir,red if held.")
+    ] = None,
     dem: Annotated[Path | None, typer.Option(help="File of heights: each landslide's slope, length ...")] = None,
     cog: Annotated[Path | None, typer.Option(help="Also write the scores here, as a GeoTIFF with overviews.")] = None,
     model: Annotated[Path | None, typer.Option(help="Model folder, to be described beside.")] = None,
@@ -209,6 +216,10 @@ def polygons(
     scheduler: Scheduler = None,
 ) -> None:
     """Turn scores into an inventory of polygons, with a STAC item beside it; memory holds some rows of tiles."""
+    if cog is not None and not cog.absolute().parent.is_dir():
+        raise NotFound(sentence("cog", "lie in a folder that exists", f"cog={cog}"))
+    if model is not None:
+        there(model, "model")
     opened = ls.store.open(scores)
     options: dict[str, Any] = {
         "threshold": threshold,
@@ -250,7 +261,9 @@ def _attributes(frame: "gpd.GeoDataFrame", mosaic: Any, index: Any, heights: Any
     """Add what a mosaic and heights say of landslides."""
     if mosaic is not None:
         frame = ls.inventory.summarize(frame, mosaic, client=client)
-        if {f"{side}_{band}" for side in ("pre", "post") for band in index} <= set(ls.schema.bands(mosaic)):
+        if index is not None:
             name = "ndvi" if index == ["nir", "red"] else "index"
             frame = ls.inventory.change(frame, mosaic, bands=tuple(index), name=name, client=client)
+        elif {"pre_nir", "pre_red", "post_nir", "post_red"} <= set(ls.schema.bands(mosaic)):
+            frame = ls.inventory.change(frame, mosaic, client=client)
     return frame if heights is None else ls.inventory.terrain(frame, heights, client=client)

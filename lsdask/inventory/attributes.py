@@ -115,9 +115,11 @@ def change(
     Raises
     ------
     BadInput
-        If the image lacks one of the four bands, or has no grid, or the polygons no CRS.
+        If bands are not two, the image lacks one of the four or has no grid, or the polygons have no CRS.
     """
     schema.check(pair, schema.MOSAIC, "pair")
+    if len(bands) != 2:
+        raise BadInput(sentence("bands", "name two bands", f"bands={tuple(bands)}"))
     wanted, held = [f"{side}_{band}" for side in ("pre", "post") for band in bands], schema.bands(pair)
     if lacking := [band for band in wanted if band not in held]:
         raise BadInput(sentence("pair", f"have the bands {', '.join(wanted)}", f"no {', '.join(lacking)}"))
