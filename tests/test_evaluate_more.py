@@ -368,6 +368,7 @@ def test_one_landslide_matches_once_and_the_best():
     degrees = evaluate.match(mapped.to_crs(4326), truth, min_iou=0.1)
     assert degrees.pairs["iou"].tolist() == pytest.approx(result.pairs["iou"].tolist(), abs=1e-3)
     assert evaluate.match(mapped, truth, min_iou=0.9).counts == Counts(fp=3, fn=1)
+    assert evaluate.match(boxes((0, 5)), truth).pairs["iou"].tolist() == [0.5]  # the least that matches, included
     with pytest.raises(BadInput, match="min_iou must be above 0"):
         evaluate.match(mapped, truth, min_iou=0)
     with pytest.raises(BadInput, match="truth must have a CRS"):
