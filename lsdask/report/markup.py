@@ -22,6 +22,9 @@ DPI = 200
 
 DARK_INK = "#e6eaef"
 
+LONG = 1.3
+"""Figures more than so many times as high as wide keep their height; others fit a screen's."""
+
 
 def embed(figure: Figure) -> str:
     """Turn a figure into a data URI: SVG whose text follows light and dark, its pictures as WebP."""
@@ -55,8 +58,9 @@ def _recompress(match: re.Match[str]) -> str:
 
 
 def card(title: str, figure: Figure, caption: str) -> str:
-    """Make a figure of the page: title, picture and caption (plain text); a wide one takes a whole row."""
-    kind = "card wide" if figure.get_figwidth() > WIDTH else "card"
+    """Make a figure of the page: title, picture and caption (plain text); a wide one takes a row."""
+    width, height = figure.get_size_inches()
+    kind = " ".join(["card", *(["wide"] if width > WIDTH else []), *(["long"] if height > LONG * width else [])])
     alt = html.escape(f"{title}. {caption}", quote=True)
     return (
         f'<figure class="{kind}"><h3>{html.escape(title)}</h3>'
@@ -189,6 +193,7 @@ font-variant-numeric:tabular-nums}
 .card{margin:0;padding:16px 18px;min-width:0}
 .wide{grid-column:1/-1}
 .card img{display:block;width:100%;height:auto;max-height:600px;object-fit:contain}
+.long img{max-width:720px;max-height:none;margin:auto}
 figcaption{margin-top:10px;color:var(--soft);font-size:13.5px;line-height:1.45}
 .scroll{overflow-x:auto}
 table{width:100%;border-collapse:collapse;font-size:14px;font-variant-numeric:tabular-nums}
