@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from lsdask import bench, cli, schema, store
 from lsdask.bench import works
+from lsdask.cli.app import console
 from lsdask.errors import BadInput, NotFound, Unreadable
 
 SIZE = 256
@@ -132,14 +133,15 @@ def test_the_command_prints_keeps_draws_and_remembers(
         return measured
 
     monkeypatch.setattr(bench, "run", given)
+    monkeypatch.setattr(console, "_width", 200)
     out, plot = tmp_path / "results", tmp_path / "roof.png"
     arguments = ["bench", "--full", "--only", "tiles,evaluation", "--out", str(out), "--plot", str(plot)]
-    done = CliRunner(env={"COLUMNS": "200"}).invoke(cli.app, arguments)
+    done = CliRunner().invoke(cli.app, arguments)
     assert done.exit_code == 0, done.output
     assert asked[0]["size"] == 4096
     assert asked[0]["only"] == ["tiles", "evaluation"]
     assert "slices of float32 in memory" in done.output
     assert plot.stat().st_size > 0
-    again = CliRunner(env={"COLUMNS": "200"}).invoke(cli.app, ["bench", "--history", "--out", str(out)])
+    again = CliRunner().invoke(cli.app, ["bench", "--history", "--out", str(out)])
     assert measured.when[:10] in again.output
     assert "evaluation" in again.output

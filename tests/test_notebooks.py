@@ -257,7 +257,7 @@ CLUSTER = "Client(n_workers=1, threads_per_worker=2, dashboard_address=None)"
 @pytest.mark.parametrize(
     ("client", "progress"),
     [
-        pytest.param("None", True, id="threads"),
+        pytest.param("None", True, id="threads", marks=pytest.mark.slow),
         pytest.param(HERE, False, id="here", marks=pytest.mark.slow),
         pytest.param(CLUSTER, False, id="cluster", marks=[pytest.mark.slow, pytest.mark.cluster]),
     ],

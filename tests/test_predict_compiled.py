@@ -131,6 +131,7 @@ def test_what_is_settled_travels(network: models.Segmenter, monkeypatch: pytest.
 
 
 @pytest.mark.cluster
+@pytest.mark.slow
 def test_what_a_worker_finds_is_said_here(tmp_path: Path, network: models.Segmenter) -> None:
     from distributed import Client
 

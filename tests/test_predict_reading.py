@@ -325,6 +325,7 @@ def test_what_two_windows_share_is_pasted(size: tuple[int, int], part: tuple[int
     np.testing.assert_array_equal(out, inside[:, 15 : 15 + size[0], 15 : 15 + size[1]])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only glibc keeps what was freed")
 def test_freed_memory_is_given_back() -> None:
     script = """

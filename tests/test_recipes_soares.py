@@ -152,6 +152,7 @@ def check(out, report, runs):
     return frame
 
 
+@pytest.mark.slow
 def test_all_of_it_at_the_smallest_scale(tmp_path):
     out = tmp_path / "out"
     report = papers.reproduce("soares2020", tmp_path, out, scale="tiny", progress=False)
@@ -177,7 +178,7 @@ def test_all_of_it_at_the_smallest_scale(tmp_path):
     plan = cost.plan(steps, out, soares2020.loads).set_index("name").loc[frame["name"]]
     assert sorted((path, path.stat().st_mtime_ns) for path in out.rglob("*")) == written
     assert (plan["state"] == "done").all()
-    assert 1 / 3 < plan["hours"].sum() / (frame["minutes"].sum() / 60) < 3
+    assert 1 / 5 < plan["hours"].sum() / (frame["minutes"].sum() / 60) < 5
     assert (plan["took"] * 60 > frame["minutes"].to_numpy()).all()  # with maps and all
 
 

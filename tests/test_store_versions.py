@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import s3
 import xarray as xr
+from distributed import Client
 from images import random_mosaic
 
 from lsdask import ledger, mosaic, store, tiling
@@ -151,9 +152,13 @@ def test_a_killed_run_leaves_the_repository_as_it_was(place: str) -> None:
     np.testing.assert_array_equal(store.open(place).values, image.values)
 
 
+@pytest.mark.cluster
 def test_a_cluster_cannot_share_a_transaction(place: str) -> None:
-    with pytest.raises(BadInput, match="client must be None where the target is a repository"):
-        mosaic.write(random_mosaic((2, 50, 40)), place, client=object(), **OPTIONS)  # type: ignore[arg-type]
+    with (
+        Client(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as client,
+        pytest.raises(BadInput, match="client must be None where the target is a repository"),
+    ):
+        mosaic.write(random_mosaic((2, 50, 40)), place, client=client, **OPTIONS)
     assert not Path(place.removeprefix("icechunk:")).exists()
 
 

@@ -231,6 +231,7 @@ def test_which_versions_count(theirs: dict[str, str | None], said: list[str]) ->
 
 
 @pytest.mark.cluster
+@pytest.mark.slow
 def test_workers_in_other_folders_find_what_is_named_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     ls.store.write(random_mosaic((2, 64, 64), void=0.0), "mosaic.zarr", chunk=32, shard=64)

@@ -122,6 +122,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
     return folder, [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(2)]
 
 
+@pytest.mark.slow
 def test_all_ranks_end_alike_and_the_first_writes(ranks):
     folder, (first, second) = ranks
     assert first == second  # weights, batch statistics and history, of all runs, cut off and gone on with
@@ -131,6 +132,7 @@ def test_all_ranks_end_alike_and_the_first_writes(ranks):
     assert (record["train_tiles"], record["valid_tiles"], record["devices"]) == (120, 121, 2)
 
 
+@pytest.mark.slow
 def test_two_half_batches_are_one_batch(ranks):
     _, (found, _) = ranks
     alone = said(learn_plain(1))
@@ -140,12 +142,14 @@ def test_two_half_batches_are_one_batch(ranks):
         np.testing.assert_allclose(found["plain"]["weights"][name], value, atol=1e-6, err_msg=name)
 
 
+@pytest.mark.slow
 def test_ranks_cut_off_in_mid_epoch_go_on_together(ranks):
     _, (found, _) = ranks
     assert found["cut"] == 2  # of the second epoch's 5
     assert found["resumed"] == found["alone"]
 
 
+@pytest.mark.slow
 def test_shares_without_a_batch_are_refused(ranks):
     _, (found, _) = ranks
     assert found["few"].startswith("train must give each device a batch. Got 2 batches for 2 devices.")

@@ -159,6 +159,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_mid_epoch_goes_on_to_the_same_history_and_weights(scenes, tmp_path):
     code = (
         f"import os, signal, sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_training_resume as t;"
