@@ -301,3 +301,33 @@ def score_attrs(dtype: Any) -> dict[str, Any]:
     if np.dtype(dtype).kind == "f":
         return {"long_name": "probability"}
     return {"long_name": "probability", "scale_factor": 1 / SCORE_STEPS, "_FillValue": np.uint8(UNKNOWN)}
+
+
+def one_class(scores: xr.DataArray, class_: Any = None) -> xr.DataArray:
+    """Give the scores of one class.
+
+    Parameters
+    ----------
+    scores : DataArray (class, y, x) or (y, x)
+    class_ : optional
+        Its label in ``class``; needed where there are several.
+
+    Returns
+    -------
+    DataArray (y, x)
+
+    Raises
+    ------
+    BadInput
+        If these are no scores, or the class is not one of theirs.
+    """
+    if isinstance(scores, xr.DataArray) and scores.ndim == 2:
+        check(scores, MASK, "scores")
+        return scores
+    check(scores, SCORES, "scores")
+    labels = scores["class"].values.tolist() if "class" in scores.coords else list(range(scores.sizes["class"]))
+    if class_ is None and len(labels) == 1:
+        return scores.isel({"class": 0})
+    if class_ not in labels:
+        raise BadInput(sentence("class_", f"be one of {labels}", f"class_={class_!r}"))
+    return scores.isel({"class": labels.index(class_)})

@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_prediction_from_plan_to_check(folder: Path) -> None:
     places = (folder / "mosaic.zarr", folder / "model", folder / "scores.zarr")
     options = ("--tile", 64, "--halo", 144, "--where", folder / "place.gpkg", "--tta", "flips",
-               "--precision", "float32", "--dtype", "float32")  # fmt: skip
+               "--precision", "float32", "--dtype", "float32", "--batch", 3)  # fmt: skip
     said = lsdask("predict", *places, *options, "--dry-run")
     assert "64 px and a halo of 144 px" in said
     assert "time" in said
@@ -47,6 +47,8 @@ def test_a_prediction_from_plan_to_check(folder: Path) -> None:
     inside[:100, :100] = True
     assert (known == inside & schema.valid(store.open(folder / "mosaic.zarr")).values).all()
 
+    plan = ledger.plan_of(folder / "scores.zarr")
+    assert (plan["batch"], plan["compile"]) == (3, [False])
     book = ledger.read(folder / "scores.zarr")
     book.clear((0, 1))
     book.flush()

@@ -23,6 +23,10 @@ def predict(
     blend: Annotated[Literal["none", "cosine"], typer.Option(help="How windows are put together.")] = "none",
     tta: Annotated[Literal["none", "flips", "d4"], typer.Option(help="Mean over flips, or flips and turns.")] = "none",
     precision: Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto.")] = "auto",
+    batch: Annotated[int | None, typer.Option(help="Windows that go through the model at once.", min=1)] = None,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Run through torch.compile, where that changes no score.")
+    ] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ..., or auto.")] = "auto",
     dtype: Annotated[Literal["uint8", "float32"], typer.Option(help="Of the scores.")] = "uint8",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would take.")] = False,
@@ -46,6 +50,8 @@ def predict(
             "blend": blend,
             "tta": tta,
             "precision": precision,
+            "batch": batch,
+            "compile": compiled,
             "device": device,
             "dtype": dtype,
         }

@@ -32,7 +32,7 @@ def rising(thresholds: int | Sequence[float] | np.ndarray) -> np.ndarray:
 def aligned(scores: xr.DataArray, mask: xr.DataArray, valid: xr.DataArray | None, class_: Any) -> list[da.Array]:
     """Check what is evaluated and give its arrays (y, x), in chunks that coincide."""
     _check(scores, mask, valid)
-    flat = _one_class(scores, class_)
+    flat = schema.one_class(scores, class_)
     images = [flat, mask] if valid is None else [flat, mask, valid]
     lazy = [image.data.chunks for image in images if image.chunks]
     return [da.asarray(image.data).rechunk(lazy[0] if lazy else CHUNK) for image in images]
@@ -58,13 +58,3 @@ def _check(scores: xr.DataArray, mask: xr.DataArray, valid: xr.DataArray | None)
         if valid.dtype != np.bool_:
             raise BadInput(sentence("valid", "be bool, True where to count", str(valid.dtype)))
         schema.on_grid(valid, scores, "valid", "scores")
-
-
-def _one_class(scores: xr.DataArray, class_: Any) -> xr.DataArray:
-    """Give the (y, x) scores of one class."""
-    if scores.ndim == 2 or (class_ is None and scores.sizes["class"] == 1):
-        return scores if scores.ndim == 2 else scores.isel({"class": 0})
-    labels = scores["class"].values.tolist() if "class" in scores.coords else list(range(scores.sizes["class"]))
-    if class_ not in labels:
-        raise BadInput(sentence("class_", f"be one of {labels}", f"class_={class_!r}"))
-    return scores.isel({"class": labels.index(class_)})

@@ -180,7 +180,7 @@ def _frames(
 ) -> Iterator[Finished]:
     """Give what is finished after each few rows of tiles."""
     _check_numbers(threshold, min_area_m2, connectivity)
-    flat = _one_class(scores, class_)
+    flat = schema.one_class(scores, class_)
     grid = schema.geobox(flat, "scores")
     data, low, high, scale = _levels(flat, threshold)
     pixel = _pixel_m2(grid)
@@ -200,20 +200,6 @@ def _check_numbers(threshold: float, min_area_m2: float, connectivity: int) -> N
         raise BadInput(sentence("min_area_m2", "be 0 or more", f"min_area_m2={min_area_m2}"))
     if connectivity not in (4, 8):
         raise BadInput(sentence("connectivity", "be 4 or 8", f"connectivity={connectivity}"))
-
-
-def _one_class(scores: xr.DataArray, class_: Any) -> xr.DataArray:
-    """Give the (y, x) scores of one class."""
-    if isinstance(scores, xr.DataArray) and scores.ndim == 2:
-        schema.check(scores, schema.MASK, "scores")
-        return scores
-    schema.check(scores, schema.SCORES, "scores")
-    labels = scores["class"].values.tolist() if "class" in scores.coords else list(range(scores.sizes["class"]))
-    if class_ is None and len(labels) == 1:
-        return scores.isel({"class": 0})
-    if class_ not in labels:
-        raise BadInput(sentence("class_", f"be one of {labels}", f"class_={class_!r}"))
-    return scores.isel({"class": labels.index(class_)})
 
 
 def _levels(scores: xr.DataArray, threshold: float) -> tuple[da.Array, Any, Any, float]:
