@@ -145,8 +145,7 @@ def test_a_job_that_ends_costs_what_was_in_flight(tmp_path: Path, monkeypatch: p
     assert report.failed == ()
     place.check()
     assert TILES <= place.begun() <= TILES + 2  # one was being computed, one was waiting
-    jobs = {line["worker"] for line in ls.tasks.metrics(place.target)}
-    assert len(jobs) == 2
+    assert len(list(tmp_path.glob("dask-worker-*.err"))) == 2  # a job's log; workers of both may have one name
 
 
 def said(workers: int, cluster: Any, scheduler: str | None) -> str:
