@@ -104,9 +104,10 @@ def _copies(megabytes: int = 256) -> float:
 
 def _reading(path: Path) -> float:
     from lsdask import store
+    from lsdask.bench.works import read_whole
 
     image = store.open(path)
-    return image.nbytes / seconds(lambda: store.array(path)[...]) / 1e9
+    return image.nbytes / seconds(lambda: read_whole(store.array(path))) / 1e9
 
 
 def _cpu() -> str:

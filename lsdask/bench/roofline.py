@@ -41,8 +41,8 @@ def figure_roofline(benchmark: Benchmark) -> Figure:
         for way, colour, mark in (("usual", RED, "s"), ("lsdask", BLUE, "o")):
             axes.plot(x, row[way] * row["flops"] / 1e9, mark, color=colour, ms=7, label=_once(row, rows, way))
         axes.annotate(
-            row["name"], (x, row["lsdask"] * row["flops"] / 1e9), xytext=(0, 9), textcoords="offset points",
-            ha="center", size=9, color=INK,
+            row["name"], (x, min(row["lsdask"], row["usual"]) * row["flops"] / 1e9), xytext=(8, -9),
+            textcoords="offset points", ha="left", size=9, color=INK,
         )  # fmt: skip
     axes.set_xscale("log")
     axes.set_yscale("log")
