@@ -123,10 +123,47 @@ def test_the_best_epoch_is_kept_by_loss_or_f1(tmp_path, monkeypatch):
     assert fit(small(), Fake(0), epochs=3, monitor="f1").model.spec.record["best_epoch"] == 0
 
 
-def test_plateau_lowers_the_rate_after_epochs_that_are_not_better(monkeypatch):
-    monkeypatch.setattr("lsdask.training.tally.Sums.loss", property(lambda self: 1.0))
-    done = fit(small(), Fake(0, batches=1), epochs=6, schedule="plateau", lr=0.02)
-    assert [row["rate"] for row in done.history] == pytest.approx([0.02] * 5 + [0.002])
+@pytest.mark.parametrize(
+    ("monitor", "judged", "epochs_at_first"),
+    [
+        ("loss", [1.0] * 6, 4),  # the first is the best, and three are not better
+        ("f1", [0.5] * 6, 4),
+        ("f1", [0.5, 0.49999, 0.49998, 0.49997, 0.4, 0.4], 4),  # ever so little worse is worse
+        ("f1", [0.5, 0.5, 0.5, 0.50001, 0.5, 0.5], 6),  # and ever so little better is better
+        ("loss", [1.0, 1.0, 1.0, 0.99999, 1.0, 1.0], 6),
+    ],
+)
+def test_plateau_lowers_the_rate_after_three_epochs_that_are_not_better(monitor, judged, epochs_at_first, monkeypatch):
+    told = iter(judged)
+    monkeypatch.setattr(
+        "lsdask.training.tally.Sums.loss", property(lambda self: next(told) if monitor == "loss" else 1.0)
+    )
+    monkeypatch.setattr(
+        "lsdask.training.tally.Sums.scores", property(lambda self: {"f1": next(told) if monitor == "f1" else 0.0})
+    )
+    done = fit(small(), Fake(0, batches=1), epochs=6, schedule="plateau", lr=0.02, monitor=monitor)
+    assert [row["rate"] for row in done.history] == pytest.approx(
+        [0.02] * epochs_at_first + [0.002] * (6 - epochs_at_first)
+    )
+
+
+@pytest.mark.parametrize("batches", [1, 3])
+def test_an_epoch_tells_the_rate_of_its_last_step(batches):
+    def last(schedule: str, epochs: int) -> float:
+        return fit(small(), Fake(0, batches=batches), epochs=epochs, schedule=schedule, lr=0.02).history[-1]["rate"]
+
+    assert last("one_cycle", 3) == pytest.approx(0.02 / 25 / 1e4)  # where the cycle ends
+    steps = 3 * batches
+    assert last("cosine", 3) == pytest.approx(0.01 * (1 + np.cos(np.pi * (steps - 1) / steps)))
+    assert last("constant", 1) == 0.02
+
+
+def test_a_run_of_one_step_learns():
+    model = linear()
+    before = model.net.last.weight.detach().clone()
+    done = fit(model, Fake(0, batches=1), epochs=1, optimizer="sgd", lr=0.1, augment=False)
+    assert done.history[0]["rate"] == 0.1
+    assert (model.net.last.weight.detach() - before).abs().max() > 1e-3
 
 
 def test_a_step_is_clipped():
@@ -282,6 +319,25 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_batch(tmp_path):
     stream.batches[1][0][3, 0, 5, 5] = np.inf
     with pytest.raises(BadInput, match=r"be finite. Got nan in epoch 0, batch 1, with values from -3\.4e\+38 to inf"):
         fit(small(), stream, folder=tmp_path / "m", augment=False)
+
+
+@pytest.mark.parametrize("monitor", ["loss", "f1"])
+def test_a_validation_loss_that_is_not_finite_stops_too(monitor):
+    valid = Fake(1, batches=2)
+    valid.batches = [(image.astype("float32"), mask) for image, mask in valid.batches]
+    valid.batches[1][0][3, 0, 5, 5] = np.inf
+    with pytest.raises(BadInput, match=r"the validation loss must be finite. Got nan in epoch 0, batch 1, .* to inf"):
+        fit(small(), Fake(0), valid, monitor=monitor)
+
+
+@pytest.mark.parametrize("judging", ["train", "valid"])
+def test_an_epoch_of_which_nothing_is_known_judges_nothing(judging):
+    blind = Fake(1, batches=2)
+    for _, mask in blind.batches:
+        mask[:] = 255
+    streams_of = {"train": (blind,), "valid": (Fake(0), blind)}[judging]
+    with pytest.raises(BadInput, match=rf"{judging}'s masks must know a pixel, .* Got nothing but 255"):
+        fit(small(), *streams_of)
 
 
 def test_a_batch_too_small_for_batch_norms_is_said_to_be_one():
@@ -564,6 +620,9 @@ class Classy(Fake):
         ({"accumulate": 0}, "accumulate must be"),
         ({"lr": 0.0}, "lr must be above 0"),
         ({"clip": -1.0}, "clip must be above 0"),
+        ({"weight_decay": -0.1}, "weight_decay must be at least 0"),
+        ({"seed": -1}, "seed must be a whole number, at least 0"),
+        ({"augment": "no"}, "augment must be True, False or an Augment. Got augment='no'"),
         ({"loss": "mse"}, "loss must be one of"),
         ({"optimizer": "lion"}, "optimizer must be one of adam"),
         ({"schedule": "warm"}, "schedule must be one of"),

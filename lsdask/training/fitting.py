@@ -72,8 +72,8 @@ def fit(
         ``adam``, ``adamw`` or ``sgd`` (with momentum 0.9).
     weight_decay : float
     schedule : str
-        ``one_cycle`` (up, then down to 0), ``cosine`` (down to 0), ``plateau`` (to a tenth after 3 epochs that
-        are not better) or ``constant``.
+        ``one_cycle`` (up, then down to 0; momentum and Adam's first beta from 0.95 down to 0.85 and up again),
+        ``cosine`` (down to 0), ``plateau`` (to a tenth after 3 epochs that are not better) or ``constant``.
     monitor : str
         What the best epoch is judged by.
     patience : int, optional
@@ -113,7 +113,8 @@ def fit(
     ------
     BadInput
         If an argument breaks its rule, a stream's bands are not the model's or it is empty or has no masks, a mask
-        holds other values than classes and 255, or the loss is not finite (it names the batch).
+        holds other values than classes and 255, nothing is known in an epoch of what judges, or the loss is not
+        finite (it names the batch).
     OtherPlan
         If ``folder`` holds another run to go on with; it names what differs.
     Unreadable
@@ -121,6 +122,8 @@ def fit(
     """
     folder = None if folder is None else Path(folder)
     _check_model(model, folder, resume=resume, tensorboard=tensorboard)
+    if not isinstance(augment, bool | Augment):
+        raise BadInput(sentence("augment", "be True, False or an Augment", f"augment={augment!r}"))
     settings = Settings(
         epochs=epochs, loss=loss, lr=lr, optimizer=optimizer, weight_decay=weight_decay, schedule=schedule,
         monitor=monitor, patience=patience, accumulate=accumulate, clip=clip, precision=precision, seed=seed,

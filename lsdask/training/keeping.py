@@ -31,7 +31,7 @@ class Trained:
     history : tuple of dict
         One an epoch: ``epoch`` from 0; ``train`` and ``valid`` (losses; valid None if there is none); ``f1``,
         ``precision``, ``recall`` and ``iou`` of known pixels (of valid, or else of train as augmented); ``rate``
-        (learning rate); ``seconds``.
+        (learning rate of the epoch's last step); ``seconds``.
     folder : Path or None
         Where the model was written.
     """

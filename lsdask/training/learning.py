@@ -24,6 +24,9 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
 }
 """Optimisers by name."""
 
+STALE = 3
+"""Epochs that are not better, after which ``plateau`` lowers the rate. Source: Prakash et al. 2021, training."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -50,10 +53,14 @@ class Settings:
             value = getattr(self, name)
             if not (isinstance(value, int) and value >= 1) and not (name == "patience" and value is None):
                 raise BadInput(sentence(name, "be a whole number, at least 1", f"{name}={value!r}"))
-        for name, least in (("lr", 0.0), ("clip", 0.0)):
+        for name in ("lr", "clip"):
             value = getattr(self, name)
-            if value is not None and not value > least:
+            if value is not None and not value > 0:
                 raise BadInput(sentence(name, "be above 0", f"{name}={value!r}"))
+        if not self.weight_decay >= 0:
+            raise BadInput(sentence("weight_decay", "be at least 0", f"weight_decay={self.weight_decay!r}"))
+        if not isinstance(self.seed, int) or self.seed < 0:
+            raise BadInput(sentence("seed", "be a whole number, at least 0", f"seed={self.seed!r}"))
         for name, known in (
             ("schedule", get_args(Schedule)),
             ("monitor", ("loss", "f1")),
@@ -85,9 +92,11 @@ def make_optimizer(model: nn.Module, settings: Settings) -> Optimizer:
 def make_schedule(optimizer: Optimizer, settings: Settings, steps: int) -> LRScheduler | None:
     """Make what changes the learning rate, over so many steps of the optimiser; plateau counts epochs instead."""
     if settings.schedule == "plateau":
-        return ReduceLROnPlateau(optimizer, factor=0.1, patience=3)
+        # It counts epochs beyond ``patience``. A threshold is a share of the best, and of F1, which is negative here,
+        # it would lie on the wrong side: what is equal to the best would be better.
+        return ReduceLROnPlateau(optimizer, factor=0.1, patience=STALE - 1, threshold=0)
     if settings.schedule == "cosine":
         return CosineAnnealingLR(optimizer, steps)
-    if settings.schedule == "one_cycle":
+    if settings.schedule == "one_cycle" and steps > 1:  # one step alone would be the cycle's last, and learn nothing
         return OneCycleLR(optimizer, settings.lr, total_steps=steps)
     return None

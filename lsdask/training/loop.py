@@ -84,7 +84,7 @@ class Run:
         self.network.mark_forward_method("outputs")
         seed = ranks.seed_of(settings.seed, fabric.global_rank)
         self.generator = torch.Generator(fabric.device).manual_seed(seed)
-        self.epoch, self.batch, self.seconds, self.done = 0, 0, 0.0, False
+        self.epoch, self.batch, self.seconds, self.done, self.rate = 0, 0, 0.0, False, settings.lr
         self.sums, self.begun = Sums(), perf_counter()
 
     def go(self) -> None:
@@ -141,7 +141,7 @@ class Run:
         changed = self._augment(image, mask)
         loss, logits = self._score(self.network, *changed)
         if not torch.isfinite(loss):
-            raise BadInput(self._not_finite(loss.item(), image, index))
+            raise BadInput(self._not_finite(loss.item(), image, "train", index))
         self.sums.add(loss, logits, changed[1], self.model.spec.threshold)
         return loss
 
@@ -164,7 +164,7 @@ class Run:
     def _step(self) -> None:
         if self.settings.clip is not None:
             self.fabric.clip_gradients(self.network, self.stepper, max_norm=self.settings.clip)
-        before = self._scale()
+        before, self.rate = self._scale(), self.optimizer.param_groups[0]["lr"]
         self.stepper.step()
         self.optimizer.zero_grad()
         taken = self._scale() >= before  # gradients that overflow float16 are thrown away, and scaled less from then on
@@ -184,8 +184,12 @@ class Run:
         task = self.bar.add_task(f"{self._title()}, judging", total=len(self.valid))
         flow = Flow(self.valid, self.saving.facts["begun"]["valid"] + self.epoch)
         with torch.inference_mode(), closing(flow):
-            for image, mask in streams.ready(flow, self.valid, "valid", self.model, self.fabric.device):
-                sums.add(*self._score(self.model, image, mask), mask, self.model.spec.threshold)
+            coming = streams.ready(flow, self.valid, "valid", self.model, self.fabric.device)
+            for index, (image, mask) in enumerate(coming):
+                loss, logits = self._score(self.model, image, mask)
+                if not torch.isfinite(loss):  # which is neither better nor worse than any other
+                    raise BadInput(self._not_finite(loss.item(), image, "valid", index))
+                sums.add(loss, logits, mask, self.model.spec.threshold)
                 self.bar.advance(task)
         self.bar.remove_task(task)
         return sums
@@ -193,12 +197,15 @@ class Run:
     def _judge(self, train: Sums, valid: Sums) -> float:
         """Write the epoch down; give the number it is judged by."""
         judge = train if self.valid is None else valid
+        if not judge.known:
+            name = "train" if self.valid is None else "valid"
+            raise BadInput(sentence(f"{name}'s masks", "know a pixel, to judge an epoch by", "nothing but 255"))
         row = {
             "epoch": self.epoch,
             "train": train.loss,
             "valid": valid.loss if valid.tiles else None,
             **judge.scores,
-            "rate": self.optimizer.param_groups[0]["lr"],
+            "rate": self.rate,
             "seconds": perf_counter() - self.begun,
         }
         tiles = {"train_tiles": train.tiles, "valid_tiles": valid.tiles}
@@ -209,13 +216,16 @@ class Run:
         told = f", f1 {last['f1']:.3f}" if last else ""
         return f"epoch {self.epoch} of {self.settings.epochs}{told}"
 
-    def _not_finite(self, loss: float, image: Tensor, index: int) -> str:
+    def _not_finite(self, loss: float, image: Tensor, name: str, index: int) -> str:
+        """Say which batch of ``train`` or ``valid`` it is, and what it holds."""
         values = image[~torch.isnan(image)]
         reach = f"values from {values.min():.3g} to {values.max():.3g}" if len(values) else "no values"
-        tiles = streams.tiles_of(self.train, self.saving.facts["begun"]["train"] + self.epoch, index)
+        stream = self.train if name == "train" else self.valid
+        tiles = streams.tiles_of(stream, self.saving.facts["begun"][name] + self.epoch, index)
         where = f"{loss} in epoch {self.epoch}, batch {index}{tiles}, with {reach}"
         do = "Declare a nodata value that is not declared, normalise with mean and std, or lower lr"
-        return sentence("the training loss", "be finite", where, do)
+        told = "the training loss" if name == "train" else "the validation loss"
+        return sentence(told, "be finite", where, do)
 
     def _save_if_due(self) -> None:
         """Save if it is time; the first rank's clock says so for all."""

@@ -73,6 +73,11 @@ class Sums:
         return {name: float(share.mean()) for name, share in shares.items()}
 
     @property
+    def known(self) -> bool:
+        """Whether the truth of any pixel was known."""
+        return self.low is not None and self.high is not None and bool(self.low <= self.high)
+
+    @property
     def spread(self) -> float:
         """How far apart the lowest and the highest score are."""
         return 1.0 if self.low is None or self.high is None else float(self.high - self.low)
