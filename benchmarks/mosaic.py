@@ -216,7 +216,7 @@ def main() -> None:
     """Measure and print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=50, help="items")
-    parser.add_argument("--size", type=int, default=1024, help="side of a COG, pixels")
+    parser.add_argument("--size", type=int, default=4096, help="side of a COG, pixels")
     parser.add_argument("--method", choices=["first", "median"], default="first")
     parser.add_argument("--shard", type=int, default=CHUNK, help="of lsdask; the rivals write chunks of 512 pixels")
     parser.add_argument("--repeats", type=int, default=1, help="runs of each, of which the fastest counts")
