@@ -172,7 +172,11 @@ def union(outlines: Sequence[Outline], names: Sequence[str]) -> GeoBox:
 
 
 def spanned(outlines: Sequence[Outline], names: Sequence[str], onto: Outline) -> GeoBox:
-    """Give the grid that holds all rasters on the pixels of another, going on in all directions."""
+    """Give the grid that holds all rasters on the pixels of another, going on in all directions.
+
+    In degrees, longitudes run on across the antimeridian: all lie within half a turn of the first.
+    """
+    onto = _beside(outlines[0], onto)
     found = boxes(outlines, onto)
     for name, box in zip(names, found):
         if box[0] >= box[2] or abs(box).max() >= EVERYWHERE[2] / 2:
@@ -180,6 +184,14 @@ def spanned(outlines: Sequence[Outline], names: Sequence[str], onto: Outline) ->
             raise BadInput(sentence(name, "lie within the CRS of the grid", "a place that it cannot show", do))
     (top, left), (bottom, right) = found[:, :2].min(0).tolist(), found[:, 2:].max(0).tolist()
     return GeoBox((bottom - top, right - left), onto.transform @ Affine.translation(left, top), onto.crs)
+
+
+def _beside(outline: Outline, onto: Outline) -> Outline:
+    """Move a grid in degrees by whole pixels to a raster that lies off it, as the others are looked for round it."""
+    _, left, _, right = boxes([outline], onto)[0].tolist()
+    if not is_geographic(onto.crs) or (left < onto.shape[1] and right > 0):
+        return onto
+    return Outline(onto.crs, onto.transform @ Affine.translation((left + right) // 2, 0), (1, 1))
 
 
 def _alike(texts: set[str]) -> dict[str, str]:
