@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import s3
 import xarray as xr
-from distributed import Client
 from images import random_mosaic
 
 from lsdask import ledger, mosaic, store, tiling
 from lsdask.errors import BadInput, NotFound, OtherPlan
+from lsdask.tasks import driving
 
 OPTIONS: dict[str, Any] = {"chunk": 8, "shard": 16, "workers": 2, "progress": False}
 
@@ -111,9 +111,11 @@ def test_of_two_transactions_only_one_commits(monkeypatch: pytest.MonkeyPatch) -
         place = f"icechunk:s3://{s3.BUCKET}/repo"
         mosaic.write(image, place, **OPTIONS).check()
         np.testing.assert_array_equal(store.open(place).values, image.values)
-        with pytest.raises(OtherPlan, match="was written by another run meanwhile"):
+        with pytest.raises(OtherPlan, match="was written by another run meanwhile") as caught:
             _write_twice_at_once(place)
         assert (store.open(place).values == 2).all()
+        kept = str(caught.value).rpartition("What this run wrote is ")[2].rstrip(".")
+        assert (store.open(kept).values == 1).all()
 
 
 def _write_twice_at_once(place: str) -> None:
@@ -152,14 +154,26 @@ def test_a_killed_run_leaves_the_repository_as_it_was(place: str) -> None:
     np.testing.assert_array_equal(store.open(place).values, image.values)
 
 
-@pytest.mark.cluster
-def test_a_cluster_cannot_share_a_transaction(place: str) -> None:
-    with (
-        Client(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as client,
-        pytest.raises(BadInput, match="client must be None where the target is a repository"),
-    ):
-        mosaic.write(random_mosaic((2, 50, 40)), place, client=client, **OPTIONS)
-    assert not Path(place.removeprefix("icechunk:")).exists()
+def test_the_ledger_is_written_once(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[int] = []
+    flush = ledger.Ledger.flush
+    monkeypatch.setattr(driving, "FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr(ledger.Ledger, "flush", lambda book: (flushed.append(int(book.done.sum())), flush(book)))
+    mosaic.write(random_mosaic((2, 50, 40)), place, **OPTIONS).check()
+    assert flushed == [12]  # what a repository is given stays there, committed or not
+    assert ledger.done(place).all()
+
+
+def test_a_relative_place_is_the_folder_it_was_named_in(
+    tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = random_mosaic((2, 50, 40))
+    monkeypatch.chdir(tmp_path)
+    mosaic.write(image, "icechunk:repo", **OPTIONS).check()
+    read = store.reader(store.open("icechunk:repo@main"))
+    monkeypatch.chdir("/")
+    np.testing.assert_array_equal(read.read(slice(0, 50), slice(0, 40)), image.values)
+    np.testing.assert_array_equal(store.open(place).values, image.values)
 
 
 def test_icechunk_that_is_not_installed(place: str, monkeypatch: pytest.MonkeyPatch) -> None:

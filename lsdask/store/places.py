@@ -58,7 +58,10 @@ def absolute(path: Place) -> str:
     >>> absolute("s3://bucket/mosaic.zarr")
     's3://bucket/mosaic.zarr'
     """
-    return os.path.abspath(text(path)) if is_local(path) else text(path)
+    place = text(path)
+    if versions.is_repository(place):
+        return versions.absolute(place)
+    return os.path.abspath(place) if is_local(path) else place
 
 
 def is_local(path: Place) -> bool:

@@ -4,11 +4,16 @@ A repository is named ``icechunk:PLACE`` or ``icechunk:PLACE@REF``: a local path
 (default ``main``), tag or snapshot. Within ``session`` everything goes to one transaction, which is committed when the
 block ends, also by an error: what a run has done is in its ledger, so that the next run goes on. What a killed
 process did not commit is lost.
+
+A task, in a thread or on a worker of a cluster, writes to a ``part`` of its own of the transaction's ``fork``. Whoever
+holds the transaction merges the part when the task has ended well; what a failed or killed task wrote is nowhere.
 """
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -19,13 +24,16 @@ from zarr.storage import WrapperStore
 from lsdask.errors import BadInput, NotFound, OtherPlan, sentence
 
 if TYPE_CHECKING:
-    from icechunk import Repository, Session
+    from icechunk import ForkSession, Repository, Session
 
 _PREFIX = "icechunk:"
 _MAIN = "main"
 
 _open: dict[str, "Session"] = {}
-"""The transactions of the runs of this process: their kernels know a target by its name only."""
+"""The transactions of the runs of this process, by their absolute places."""
+
+_part: ContextVar["tuple[str, ForkSession] | None"] = ContextVar("part", default=None)
+"""The part that this thread writes, and of where: kernels know a target by its name only."""
 
 
 def is_repository(path: object) -> bool:
@@ -33,16 +41,37 @@ def is_repository(path: object) -> bool:
     return isinstance(path, str | Path) and str(path).startswith(_PREFIX)
 
 
+def absolute(place: str) -> str:
+    """Give a place as processes know it that were started in other folders.
+
+    Examples
+    --------
+    >>> absolute("icechunk:/data/../repo@v1")
+    'icechunk:/repo@v1'
+    """
+    where, name = _parts(place)
+    return _PREFIX + _folder(where) + ("" if name is None else f"@{name}")
+
+
+def _folder(where: str) -> str:
+    return where if "://" in where else os.path.abspath(where)
+
+
 def node(place: str) -> Store:
-    """Give the store of a repository: that of the transaction if there is one, else of the named version.
+    """Give the store of a repository: of this thread's part or of the transaction, if there is one, else of a version.
 
     Raises
     ------
     NotFound
         If there is no repository, or it has no such branch, tag or snapshot.
     """
-    held = _open.get(place)
+    held = _held(absolute(place))
     return _Named((_reading(place) if held is None else held).store, place)
+
+
+def _held(where: str) -> "Session | None":
+    place, part = _part.get() or ("", None)
+    return part if place == where else _open.get(where)
 
 
 class _Named(WrapperStore[Store]):
@@ -91,11 +120,11 @@ def session(place: str, message: str) -> Iterator[None]:
     storage = _storage(where)
     with _alone(where, place):
         writing = icechunk.Repository.open_or_create(storage).writable_session(branch or _MAIN)
-        _open[place] = writing
+        _open[absolute(place)] = writing
         try:
             yield
         finally:
-            del _open[place]
+            del _open[absolute(place)]
             _commit(writing, place, message)
 
 
@@ -122,8 +151,68 @@ def _commit(writing: "Session", place: str, message: str) -> None:
     try:
         writing.commit(message)
     except icechunk.ConflictError as error:
-        do = "Run again to write on top of it."
+        kept = f"{_PREFIX}{_parts(place)[0]}@{writing.flush(message)}"
+        do = f"Run again to write on top of it. What this run wrote is {kept}."
         raise OtherPlan(f"{place} was written by another run meanwhile, so nothing was committed. {do}") from error
+
+
+# What tasks write
+
+
+@dataclass(frozen=True)
+class Fork:
+    """A transaction as it was when ``fork`` was called: what tasks write parts of, here or where it is unpickled.
+
+    Attributes
+    ----------
+    where : str
+        The absolute place of the repository.
+    session : icechunk.ForkSession
+        Never written itself.
+    """
+
+    where: str
+    session: "ForkSession"
+
+
+def fork(place: str) -> Fork | None:
+    """Fork the transaction of a place, with all that it holds so far; None where there is no transaction."""
+    held = _open.get(absolute(place)) if is_repository(place) else None
+    return None if held is None else Fork(absolute(place), held.fork())
+
+
+@contextmanager
+def part(fork: Fork | None) -> Iterator["ForkSession | None"]:
+    """Let this thread, in this block, write to a part of its own, which nobody sees until it is merged.
+
+    Parameters
+    ----------
+    fork : Fork or None
+        None where there is no transaction: nothing is done.
+
+    Yields
+    ------
+    icechunk.ForkSession or None
+        What ``merge`` takes; it may be pickled.
+    """
+    if fork is None:
+        yield None
+        return
+    own = fork.session.fork()
+    token = _part.set((fork.where, own))
+    try:
+        yield own
+    finally:
+        _part.reset(token)
+
+
+def merge(place: str, part: "ForkSession | None") -> None:
+    """Take over into the transaction of a place what was written to a part of its fork."""
+    if part is not None:
+        _open[absolute(place)].merge(part)
+
+
+# Repositories
 
 
 def _reading(place: str) -> "Session":
@@ -182,7 +271,7 @@ def _storage(where: str) -> Any:
     scheme, _, rest = where.rpartition("://")
     bucket, _, prefix = rest.partition("/")
     if scheme == "":
-        return icechunk.local_filesystem_storage(where)
+        return icechunk.local_filesystem_storage(_folder(where))
     if scheme == "s3":
         return icechunk.s3_storage(bucket=bucket, prefix=prefix, from_env=True, **_endpoint())
     if scheme == "gs":

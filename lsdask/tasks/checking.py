@@ -160,7 +160,7 @@ def verify(target: str | Path, *, progress: bool = True) -> Checked:
     """
     target = store.text(target)
     ledger.plan_of(target)
-    with transaction(target, None, "verify"), ledger.held(target):
+    with transaction(target, "verify"), ledger.held(target):
         book = ledger.read(target)
         sweep(target, book.entries.shape)
         known = np.argwhere(book.void | (book.entries >= ledger.CHECKED))

@@ -7,7 +7,7 @@ from asyncio import CancelledError
 from collections.abc import Iterator
 from typing import Any
 
-from lsdask import ledger
+from lsdask import ledger, store
 from lsdask.errors import LsdaskError, Unfinished
 from lsdask.tasks.journal import Journal
 from lsdask.tasks.pools import Pool
@@ -31,14 +31,14 @@ class Tally:
         Sums of what the kernel measured.
     """
 
-    def __init__(self, book: ledger.Ledger, journal: Journal, bar: Bar) -> None:
+    def __init__(self, target: str, book: ledger.Ledger, bar: Bar) -> None:
         self.failed: list[Failure] = []
         self.metrics: dict[str, float] = {}
-        self._book, self._journal, self._bar = book, journal, bar
+        self._target, self._book, self._journal, self._bar = target, book, Journal(target), bar
         self._flushed = time.monotonic()
 
     def record(self, place: Place, future: Any) -> None:
-        """Mark a tile as done and add up its metrics, or say why it is not done."""
+        """Take over what a tile wrote, mark it as done and add up its metrics, or say why it is not done."""
         try:
             outcome = future.result()
         except (Exception, CancelledError) as error:
@@ -47,6 +47,7 @@ class Tally:
             self.failed.append(Failure(place, why))
             self._journal.failed(place, why)
         else:
+            store.merge(self._target, outcome.part)
             self._book.mark(place, outcome.checksum)
             self._journal.done(place, outcome)
             for name, value in {**outcome.measured, "stored_bytes": outcome.size}.items():
@@ -54,8 +55,11 @@ class Tally:
         self._bar.step(len(self.failed), self.metrics)
 
     def flush(self) -> None:
-        """Make it last, now and then; what cannot be written yet, as on a full disk, is written later."""
-        if time.monotonic() - self._flushed >= FLUSH_SECONDS:
+        """Make it last, now and then; what cannot be written yet, as on a full disk, is written later.
+
+        In a repository nothing lasts before the commit, and whatever is written stays: there it is written once.
+        """
+        if time.monotonic() - self._flushed >= FLUSH_SECONDS and not store.is_repository(self._target):
             try:
                 self._book.flush()
             except OSError as error:

@@ -19,6 +19,7 @@ from lsdask.tasks.workers import carried, held
 
 if TYPE_CHECKING:
     from distributed import Client
+    from icechunk import ForkSession
 
 LOOKED_SECONDS = 5.0
 """How often a cluster is asked whether it has workers."""
@@ -64,6 +65,8 @@ class Outcome:
         How often it was tried.
     worker : str
         Where.
+    part : icechunk.ForkSession or None
+        What it wrote, if the target is a repository: see ``store.part``.
     """
 
     measured: Mapping[str, float]
@@ -72,14 +75,20 @@ class Outcome:
     seconds: float
     tried: int
     worker: str
+    part: "ForkSession | None" = None
 
 
-def attempt(kernel: Kernel, tile: tiling.Tile, retries: int, worker: str = "") -> Outcome:
-    """Run a kernel on a tile, trying again after an OSError with back-off (0.1, 0.4, 1.6 ... s)."""
+def attempt(
+    kernel: Kernel, tile: tiling.Tile, retries: int, worker: str = "", fork: store.Fork | None = None
+) -> Outcome:
+    """Run a kernel on a tile, trying again after an OSError with back-off (0.1, 0.4, 1.6 ... s).
+
+    Each attempt has a part of the fork of its own, if there is one, so that a torn one leaves nothing.
+    """
     begun, tried = time.perf_counter(), 1
     while True:
         try:
-            with store.told(), store.noting() as objects:
+            with store.told(), store.noting() as objects, store.part(fork) as part:
                 measured = kernel(tile)
             break
         except OSError:
@@ -88,31 +97,43 @@ def attempt(kernel: Kernel, tile: tiling.Tile, retries: int, worker: str = "") -
             time.sleep(0.1 * 4 ** (tried - 1))
             tried += 1
     checksum, size = store.fold(objects) if objects else None, sum(one.size for one in objects.values())
-    return Outcome(measured, checksum, size, time.perf_counter() - begun, tried, worker)
+    return Outcome(measured, checksum, size, time.perf_counter() - begun, tried, worker, part)
 
 
-def pool(
-    kernel: Kernel, grid: tiling.Grid, client: "Client | None", workers: int | None, retries: int, label: str
-) -> Any:
+@dataclass(frozen=True)
+class Work:
+    """What a thread or a worker needs to run any tile of a run: see ``attempt``."""
+
+    kernel: Kernel
+    grid: tiling.Grid
+    retries: int
+    fork: store.Fork | None
+
+    def attempt(self, place: Place, worker: str) -> Outcome:
+        """Run the tile of a place."""
+        return attempt(self.kernel, self.grid[place], self.retries, worker, self.fork)
+
+
+def pool(work: Work, client: "Client | None", workers: int | None, label: str) -> Any:
     if client is not None:
-        return _ClusterPool(client, kernel, grid, retries, label)
-    return _ThreadPool(kernel, grid, workers or os.cpu_count() or 1, retries)
+        return _ClusterPool(client, work, label)
+    return _ThreadPool(work, workers or os.cpu_count() or 1)
 
 
 class _ThreadPool:
     """Threads of this process."""
 
-    def __init__(self, kernel: Kernel, grid: tiling.Grid, workers: int, retries: int) -> None:
+    def __init__(self, work: Work, workers: int) -> None:
         self.ended: queue.SimpleQueue[tuple[Place, Any]] = queue.SimpleQueue()
         self._executor = ThreadPoolExecutor(workers, thread_name_prefix="lsdask")
-        self._kernel, self._grid, self._workers, self._retries = kernel, grid, workers, retries
+        self._work, self._workers = work, workers
 
     def submit(self, place: Place) -> None:
         future = self._executor.submit(self._attempt, place)
         future.add_done_callback(lambda ended: self.ended.put((place, ended)))
 
     def _attempt(self, place: Place) -> Outcome:
-        return attempt(self._kernel, self._grid[place], self._retries, threading.current_thread().name)
+        return self._work.attempt(place, threading.current_thread().name)
 
     def window(self) -> int:
         return 2 * self._workers
@@ -130,10 +151,10 @@ class _ThreadPool:
 class _ClusterPool:
     """Workers of a distributed cluster; each gets the kernel once, also one that joins or restarts later."""
 
-    def __init__(self, client: "Client", kernel: Kernel, grid: tiling.Grid, retries: int, label: str) -> None:
+    def __init__(self, client: "Client", work: Work, label: str) -> None:
         self.ended: queue.SimpleQueue[tuple[Place, Any]] = queue.SimpleQueue()
         self._client, self._label = client, label
-        self._carried = carried(client, _Work(kernel, grid, retries))
+        self._carried = carried(client, work)
         self._futures: dict[Place, Any] = {}
         self._window, self._counted = 0, -float("inf")
         self._looked = self._seen = self._told = time.monotonic()
@@ -213,17 +234,8 @@ def _status(worker: Any) -> str:
     return str(getattr(status, "name", status))
 
 
-@dataclass(frozen=True)
-class _Work:
-    """What a worker needs to run any tile of a run."""
-
-    kernel: Kernel
-    grid: tiling.Grid
-    retries: int
-
-
 def _on_worker(name: str, place: Place) -> Outcome:
     from distributed import get_worker
 
-    work: _Work = held(name)
-    return attempt(work.kernel, work.grid[place], work.retries, str(get_worker().name))
+    work: Work = held(name)
+    return work.attempt(place, str(get_worker().name))

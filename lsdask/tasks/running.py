@@ -11,8 +11,7 @@ import xarray as xr
 from lsdask import store, tiling
 from lsdask.errors import BadInput, sentence
 from lsdask.tasks.driving import Tally, drive
-from lsdask.tasks.journal import Journal
-from lsdask.tasks.pools import Kernel, pool
+from lsdask.tasks.pools import Kernel, Work, pool
 from lsdask.tasks.progress import Bar
 from lsdask.tasks.reports import Failure, Place, Report
 from lsdask.tasks.targets import Target, transaction
@@ -100,14 +99,15 @@ def run(
         raise BadInput(sentence("void", f"be one bool a tile, {grid.count}", got))
     whole_plan = {**(plan or {}), "tile": tile, "halo": halo, "chunk": chunk}
     wanted = Target(target, template, grid, chunk, whole_plan, beside, void, call)
-    with transaction(target, client, label), wanted.taken() as lock:
+    with transaction(target, label), wanted.taken() as lock:
         book = wanted.open()
         held, voids = book.done, int(book.void.sum())
         skipped = int(held.sum()) - voids
         to_do = (place for place in grid.walk() if not held[place])
         with Bar(label, len(grid), skipped + voids, shown=progress) as bar:
-            tally = Tally(book, Journal(target), bar)
-            with pool(kernel, grid, client, workers, retries, label) as where:
+            tally = Tally(target, book, bar)
+            work = Work(kernel, grid, retries, store.fork(target))
+            with pool(work, client, workers, label) as where:
                 drive(where, to_do, tally, lock)
     return Report(
         target=target,

@@ -4,16 +4,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from lsdask import ledger, store, tiling
-from lsdask.errors import BadInput, sentence
-
-if TYPE_CHECKING:
-    from distributed import Client
 
 
 @dataclass(frozen=True)
@@ -67,13 +63,10 @@ def sweep(path: str, count: tuple[int, int]) -> None:
 
 
 @contextmanager
-def transaction(path: str, client: "Client | None", label: str) -> Iterator[None]:
+def transaction(path: str, label: str) -> Iterator[None]:
     """Open the transaction that a repository needs; nothing elsewhere."""
     if not store.is_repository(path):
         yield
         return
-    if client is not None:
-        do = "Leave client out, so that threads of this process write it, or write an s3:// or gs:// store"
-        raise BadInput(sentence("client", "be None where the target is a repository", f"target={path}", do))
     with store.told(path), store.session(path, f"lsdask {label}"):
         yield
