@@ -40,7 +40,7 @@ def affine_block(image: Tensor, mask: Tensor, angle: Tensor, scale: Tensor, shea
     image : (n, band, y, x) float32 tensor
         NaN where void. Bilinear; a pixel that void or the outside has a part in is void.
     mask : (n, y, x) uint8 tensor
-        By the nearest pixel; 255 outside.
+        By the nearest pixel; 255 outside, and where a band of the image becomes void.
     angle : (n,) tensor
         Radians, counterclockwise.
     scale : (n,) tensor
@@ -62,9 +62,9 @@ def affine_block(image: Tensor, mask: Tensor, angle: Tensor, scale: Tensor, shea
     places = affine_grid(theta, [len(image), 1, y, x], align_corners=False)
     void = torch.isnan(image)
     filled = torch.where(void, image.new_zeros(()), image)
-    known = grid_sample((~void).float(), places, align_corners=False)
-    values = grid_sample(filled, places, align_corners=False)
-    values = torch.where(known > 1 - 1e-4, values, values.new_full((), float("nan")))
+    known = grid_sample((~void).float(), places, align_corners=False) > 1 - 1e-4
+    values = grid_sample(filled, places, align_corners=False).masked_fill(~known, float("nan"))
     # Outside is 0 to grid_sample, so every label moves up by one on the way there and down on the way back.
     labels = grid_sample(mask.unsqueeze(1).float() + 1, places, mode="nearest", align_corners=False).squeeze(1)
-    return values, torch.where(labels == 0, labels.new_full((), UNKNOWN), labels - 1).to(mask.dtype)
+    unknown = (labels == 0) | ~known.all(1)
+    return values, (labels - 1).masked_fill(unknown, UNKNOWN).to(mask.dtype)
