@@ -55,6 +55,8 @@ def test_grid_without_overlap_cuts_a_fitting_image_once():
         (lambda image: sampling.grid(image, 0), "at least 1 pixel"),
         (lambda image: sampling.grid(image, 8, overlap=1.0), "overlap must be a share"),
         (lambda image: sampling.random(image, 8, 0, seed=0), "n must be at least 1"),
+        (lambda image: sampling.random(image, 8, 3, seed=-1), "seed must be a whole number, at least 0. Got seed=-1"),
+        (lambda image: sampling.split(sampling.grid(image, 8), seed=0.5), "seed must be a whole number"),
         (lambda image: sampling.grid(image.values, 8), "image must be an xarray.DataArray"),
     ],
 )
@@ -192,6 +194,9 @@ def test_balance_repeats_the_tiles_of_rarer_clusters_evenly(clusters, seed):
         often = times[of_cluster["y"]]
         assert often.max() - often.min() <= 1
     assert got["y"].is_monotonic_increasing
+    # Tables put together by hand have an index that repeats.
+    again = sampling.balance(tiles.set_axis(np.arange(len(tiles)) % 3), by="cluster", how="oversample", seed=seed)
+    pd.testing.assert_frame_equal(got, again)
 
 
 def test_balance_knows_three_ways():

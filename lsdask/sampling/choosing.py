@@ -8,7 +8,7 @@ import pandas as pd
 
 from lsdask import schema
 from lsdask.errors import BadInput, sentence
-from lsdask.sampling.tables import check
+from lsdask.sampling.tables import check, draws
 
 Balance = Literal["smallest", "mean", "oversample"]
 """How groups of tiles are made to weigh alike."""
@@ -93,12 +93,13 @@ def balance(
     groups = _groups(tiles, by, shares)
     known, group = tiles[groups >= 0], groups[groups >= 0]
     sizes = np.unique(group, return_counts=True)[1]
-    place = np.random.default_rng([seed, 1]).permutation(len(known))
+    place = draws(seed, 1).permutation(len(known))
     rank = pd.Series(place).groupby(group).rank(method="first").to_numpy().astype("int64")
     if how == "oversample":
         size = pd.Series(place).groupby(group).transform("size").to_numpy()
         times, rest = np.divmod(sizes.max(), size)
-        return known.loc[known.index.repeat(times + (rank <= rest))].reset_index(drop=True)
+        rows = np.repeat(np.arange(len(known)), times + (rank <= rest))  # by place: a user's index may repeat
+        return known.iloc[rows].reset_index(drop=True)
     most = sizes.min() if how == "smallest" else int(sizes.mean())
     return known[rank <= most].reset_index(drop=True)
 
@@ -169,7 +170,7 @@ def draw(tiles: pd.DataFrame, n: int, *, by: str = "weight", replace: bool = Tru
 
 def _drawn(weight: np.ndarray, n: int, replace: bool, seed: int) -> np.ndarray:
     """Draw rows by their weights, rising."""
-    return np.sort(np.random.default_rng([seed, 4]).choice(len(weight), n, replace, weight / weight.sum()))
+    return np.sort(draws(seed, 4).choice(len(weight), n, replace, weight / weight.sum()))
 
 
 def hard_negatives(tiles: pd.DataFrame, *, ratio: float = 1.0, seed: int = 0) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import xarray as xr
 
 from lsdask import inventory, schema
 from lsdask.errors import BadInput, sentence
-from lsdask.sampling.tables import check, check_inside, shape_of, table, windows_of
+from lsdask.sampling.tables import check, check_inside, draws, shape_of, table, windows_of
 
 AT_ONCE = 100_000
 """Tiles whose outlines are held at a time."""
@@ -135,7 +135,7 @@ def random(image: xr.DataArray, size: int, n: int, *, seed: int) -> pd.DataFrame
     height, width = _shape(image, size)
     if n < 1:
         raise BadInput(sentence("n", "be at least 1", f"n={n}"))
-    draw = np.random.default_rng([seed, 0])
+    draw = draws(seed, 0)
     return table(draw.integers(0, height - size + 1, n), draw.integers(0, width - size + 1, n), size)
 
 

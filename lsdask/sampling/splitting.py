@@ -13,7 +13,7 @@ from lsdask.errors import BadInput, sentence
 from lsdask.sampling import files
 from lsdask.sampling.division import Division, Parts, plan
 from lsdask.sampling.ground import Scenes
-from lsdask.sampling.tables import check
+from lsdask.sampling.tables import check, draws
 
 SPLITS = ("train", "valid", "test")
 NONE = "none"
@@ -188,7 +188,7 @@ def _plan_split(
     _check_fractions(fractions)
     shares = fractions if test is None else (fractions[0], fractions[1], 0.0)
     held_out = None if test is None else (test, fractions[2], SPLITS.index("test"))
-    division = plan(parts, shares, held_out=held_out, draw=np.random.default_rng([seed, 2]), **options)
+    division = plan(parts, shares, held_out=held_out, draw=draws(seed, 2), **options)
     wanted = [side for side, share in enumerate(shares) if share > 0 or (side == 2 and test is not None)]
     return division, wanted
 
@@ -196,7 +196,7 @@ def _plan_split(
 def _plan_folds(parts: Parts, k: int, *, seed: int = 0, **options: Any) -> Division:
     if k < 2:
         raise BadInput(sentence("k", "be at least 2", f"k={k}"))
-    return plan(parts, [1 / k] * k, draw=np.random.default_rng([seed, 3]), **options)
+    return plan(parts, [1 / k] * k, draw=draws(seed, 3), **options)
 
 
 def _places(source: str | Path) -> Parts:

@@ -49,6 +49,19 @@ def check_inside(tiles: pd.DataFrame, shape: tuple[int, int]) -> None:
         raise BadInput(sentence("tiles", f"lie inside the image of {shape[0]} x {shape[1]} px", got))
 
 
+def draws(seed: int, use: int) -> np.random.Generator:
+    """Give the generator for one use of a seed; each use has a number of its own.
+
+    Raises
+    ------
+    BadInput
+        If the seed is not a whole number, at least 0.
+    """
+    if not isinstance(seed, int | np.integer) or seed < 0:
+        raise BadInput(sentence("seed", "be a whole number, at least 0", f"seed={seed!r}"))
+    return np.random.default_rng([seed, use])
+
+
 def shape_of(image: xr.DataArray) -> tuple[int, int]:
     """Give an image's (height, width) in pixels."""
     return image.sizes["y"], image.sizes["x"]
