@@ -8,7 +8,7 @@ objects, and a shard is always written whole by one writer.
 from lsdask.store.checksums import Stored, examine, fold, noting, remove
 from lsdask.store.leases import Lease
 from lsdask.store.making import ID, create, making, rename, write
-from lsdask.store.places import Place, absolute, exists, group, is_local, objects, text, told
+from lsdask.store.places import Place, absolute, add, contents, exists, group, is_local, objects, text, told
 from lsdask.store.reading import OVERVIEWS, SOURCE, array, fingerprint, level_path, open, source
 from lsdask.store.versions import Fork, fork, is_repository, merge, part, session
 from lsdask.store.windows import Reader, put, reader, sweep
@@ -23,7 +23,9 @@ __all__ = [
     "Reader",
     "Stored",
     "absolute",
+    "add",
     "array",
+    "contents",
     "create",
     "examine",
     "exists",

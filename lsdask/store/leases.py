@@ -1,9 +1,10 @@
-"""One run at a time on a target in an object store, where there is no file to lock.
+"""One run at a time on a target in an object store or on a web server, where there is no file to lock.
 
 A lease is a small object beside the target, ``TARGET.lock``, put there on the condition that it is not there yet, and
 put again every few seconds on the condition that nobody else has put it. A lease that stops changing is that of a
 run that was killed: whoever has watched it for ``EXPIRY_SECONDS`` takes it over, on the same condition. No clocks
-are compared. The stores of Amazon, Google, Microsoft and most others keep such conditions.
+are compared. The stores of Amazon, Google, Microsoft and most others keep such conditions; web servers do not all,
+so that there it is a collection (see ``nests``).
 """
 
 import json
@@ -17,10 +18,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 from lsdask.errors import OtherPlan, Unreadable
 from lsdask.store import places
+from lsdask.store.nests import Nest
 
 if TYPE_CHECKING:
     from obstore import UpdateVersion
-    from obstore.store import ObjectStore
 
 EXPIRY_SECONDS = 30.0
 """How long a lease must not change before another run takes it over."""
@@ -41,11 +42,11 @@ class Lease:
     """
 
     def __init__(self, target: str) -> None:
-        where, _, name = target.rstrip("/").rpartition("/")
         self.lost = False
-        self._target, self._name = target, f"{name}.lock"
-        self._store: ObjectStore = places.objects(where)
-        self._version: UpdateVersion | None = None
+        self._target = target
+        name = target.rstrip("/")
+        self._held: Nest | _Object = Nest(name) if places.is_web(target) else _Object(name)
+        self._version: Any = None  # of its own kind
         self._run = uuid.uuid4().hex
         self._ended = threading.Event()
         self._beating = threading.Thread(target=self._beat, name="lsdask-lease", daemon=True)
@@ -58,11 +59,12 @@ class Lease:
         OtherPlan
             If another run holds and renews it.
         BadInput, Unreadable
-            If the store cannot be reached.
+            If the store cannot be reached, or not be written.
         """
         with places.told(self._target):
-            if not self._put(None):
-                self._take_over()
+            expired = None
+            while not self._put(expired):
+                expired = self._expired()
         self._beating.start()
         return self
 
@@ -78,55 +80,38 @@ class Lease:
         self._beating.join()
         try:
             with places.told(self._target):
-                if self._owner()[0].get("run") == self._run:
-                    self._store.delete(self._name)
+                if self._held.read()[0].get("run") == self._run:
+                    self._held.remove()
         except Unreadable as error:
             _log.warning("The lease of %s could not be given back: %s", self._target, error)
 
-    def _take_over(self) -> None:
-        """Watch another's lease until it has expired, then put this one in its place."""
-        seen = self._seen()
+    def _expired(self) -> Any:
+        """Watch another's lease until it has expired; give the version of it that did, None if it was given back."""
+        seen = self._held.read()[1]
         _log.warning("%s is leased to another run; waiting %.0f s for a sign of life.", self._target, EXPIRY_SECONDS)
         until = time.monotonic() + EXPIRY_SECONDS
         while time.monotonic() < until and seen is not None:
             time.sleep(min(1.0, EXPIRY_SECONDS / 10))
-            if (now := self._seen()) != seen and now is not None:
-                self._refuse()
+            owner, now = self._held.read()
+            if now != seen and now is not None:
+                self._refuse(owner)
             seen = now
-        if not self._put(seen):
-            self._refuse()
+        return seen
 
-    def _refuse(self) -> None:
-        owner, _ = self._owner()
+    def _refuse(self, owner: dict[str, Any]) -> None:
         by = f" (process {owner['process']} on {owner['machine']})" if owner else ""
         do = "Wait for it to end, or pass another target."
         raise OtherPlan(f"{self._target} is being written by another run{by}. {do}")
 
-    def _seen(self) -> "UpdateVersion | None":
-        """Give the version of the lease as it is now, None if there is none."""
-        return self._owner()[1]
-
-    def _owner(self) -> "tuple[dict[str, Any], UpdateVersion | None]":
-        """Give what the lease says and its version, nothing if there is none."""
-        try:
-            held = self._store.get(self._name)
-        except FileNotFoundError:
-            return {}, None
-        return json.loads(bytes(held.bytes())), _version(held.meta)
-
-    def _put(self, instead_of: "UpdateVersion | None") -> bool:
+    def _put(self, instead_of: Any) -> bool:
         """Put the lease in the place of that version of it, or of none; say whether it is this run's now."""
-        from obstore.exceptions import AlreadyExistsError, PreconditionError
-
         owner = {"run": self._run, "machine": platform.node(), "process": os.getpid(), "beat": uuid.uuid4().hex}
-        try:
-            put = self._store.put(self._name, json.dumps(owner).encode(), mode=instead_of or "create")
-        except (AlreadyExistsError, PreconditionError):
-            # A put whose answer was lost is sent again, and then finds what it has put itself.
-            held, self._version = self._owner()
-            return held.get("run") == self._run
-        self._version = _version(put)
-        return True
+        self._version = self._held.put(json.dumps(owner).encode(), instead_of)
+        if self._version is not None:
+            return True
+        # A put whose answer was lost is sent again, and then finds what it has put itself.
+        held, self._version = self._held.read()
+        return bool(held.get("run") == self._run)
 
     def _beat(self) -> None:
         """Renew the lease until it ends or is lost."""
@@ -138,6 +123,36 @@ class Lease:
                     raise
             if self.lost:
                 return
+
+
+class _Object:
+    """The lease of a target in an object store; a version of it tells it from the one put in its place."""
+
+    def __init__(self, target: str) -> None:
+        where, _, name = target.rpartition("/")
+        self._name = f"{name}.lock"
+        self._store = places.objects(where)
+
+    def read(self) -> "tuple[dict[str, Any], UpdateVersion | None]":
+        """Give who holds the lease and the version of it, nothing and None if nobody does."""
+        try:
+            held = self._store.get(self._name)
+        except FileNotFoundError:
+            return {}, None
+        return json.loads(bytes(held.bytes())), _version(held.meta)
+
+    def put(self, owner: bytes, instead_of: "UpdateVersion | None") -> "UpdateVersion | None":
+        """Put the lease in the place of that version of it, or of none; None if another run was faster."""
+        from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+        try:
+            return _version(self._store.put(self._name, owner, mode=instead_of or "create"))
+        except (AlreadyExistsError, PreconditionError):
+            return None
+
+    def remove(self) -> None:
+        """Give the lease back."""
+        self._store.delete(self._name)
 
 
 def _version(said: Any) -> "UpdateVersion":

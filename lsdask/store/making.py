@@ -5,7 +5,7 @@ import os
 import shutil
 import uuid
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -27,7 +27,7 @@ from lsdask.store.places import Place
 ID = "lsdask_id"
 """Group attribute: a random name given when a store is made, so that a store made again is another store."""
 
-_ROOT = "zarr.json"
+_METADATA = "zarr.json"
 
 
 def write(
@@ -69,8 +69,9 @@ def write(
 def making(path: str | Path, *, overwrite: bool = False) -> Iterator[Place]:
     """Make a store out of sight: what the block makes at the place it is given appears at ``path`` when it ends well.
 
-    Locally that is a folder of another name, renamed. On an object store, where nothing can be renamed, the root's
-    metadata, without which there is no store, is written last. In a repository it is the run's transaction.
+    Locally that is a folder of another name, renamed. On an object store or a web server, where nothing can be
+    renamed, metadata is written last, and that of the root, without which there is no store, at the very end. In a
+    repository it is the run's transaction.
 
     Parameters
     ----------
@@ -95,7 +96,7 @@ def making(path: str | Path, *, overwrite: bool = False) -> Iterator[Place]:
     elif versions.is_repository(path):
         yield places.node(path, write=True)
     else:
-        hidden = _Rootless(places.node(path, write=True))  # type: ignore[arg-type]
+        hidden = _Hidden(places.node(path, write=True))  # type: ignore[arg-type]
         with places.told(path):
             yield hidden
             sync(hidden.appear())
@@ -128,8 +129,8 @@ def rename(made: Path, path: Path) -> None:
         raise BadInput(sentence("path", "name nothing yet", f"path={path}", "Pass another")) from error
 
 
-class _Rootless(WrapperStore[Store]):
-    """A store that keeps its root's metadata back until it is told to appear."""
+class _Hidden(WrapperStore[Store]):
+    """A store that keeps its metadata back until it is told to appear, so that what it holds so far is known here."""
 
     def __init__(self, store: Store, kept: dict[str, Buffer] | None = None) -> None:
         super().__init__(store)
@@ -140,15 +141,15 @@ class _Rootless(WrapperStore[Store]):
         return type(self)(store, self._kept)
 
     async def appear(self) -> None:
-        """Write the root's metadata."""
-        for key, value in self._kept.items():
-            await self._store.set(key, value)
+        """Write the metadata, the root's last."""
+        for key in sorted(self._kept, key=lambda key: -key.count("/")):
+            await self._store.set(key, self._kept[key])
 
     async def set(self, key: str, value: Buffer) -> None:
-        if key != _ROOT:
-            return await self._store.set(key, value)
-        self._kept[key] = value
-        return None
+        if _is_metadata(key):
+            self._kept[key] = value
+        else:
+            await self._store.set(key, value)
 
     async def set_if_not_exists(self, key: str, value: Buffer) -> None:
         if not await self.exists(key):
@@ -158,14 +159,30 @@ class _Rootless(WrapperStore[Store]):
         await asyncio.gather(*(self.set(key, value) for key, value in values))
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
-        return self._kept.get(key) if key == _ROOT else await self._store.get(key, prototype, byte_range)
+        return self._kept.get(key) if _is_metadata(key) else await self._store.get(key, prototype, byte_range)
 
     async def exists(self, key: str) -> bool:
-        return key in self._kept if key == _ROOT else await self._store.exists(key)
+        return key in self._kept if _is_metadata(key) else await self._store.exists(key)
+
+    @property
+    def supports_listing(self) -> bool:
+        return True
+
+    async def list_dir(self, prefix: str) -> AsyncIterator[str]:
+        """Give the groups and arrays in a group, as far as they are kept here: web servers do not list."""
+        below = f"{prefix}/".lstrip("/")
+        for key in list(self._kept):
+            name, _, rest = key.removeprefix(below).partition("/")
+            if key.startswith(below) and rest == _METADATA:
+                yield name
 
     @property
     def _supports_sync_io(self) -> bool:
         return False
+
+
+def _is_metadata(key: str) -> bool:
+    return key.rpartition("/")[2] == _METADATA
 
 
 def create(path: Place, template: xr.DataArray, *, chunk: int = 512, shard: int = 4096) -> None:

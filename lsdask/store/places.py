@@ -3,8 +3,8 @@
 A place is a local path; ``s3://``, ``gs://``, ``az://`` or ``https://``, through obstore, which reads credentials,
 region and endpoint from the environment variables of each service; or ``icechunk:`` before a local path or
 ``s3://`` (see ``lsdask.store.versions``). Where ``https://`` names an object store of Amazon, Google, Microsoft or
-Cloudflare it is that store, and can be written; another web server can only be read: there is no listing, no
-deleting and no putting on condition that all of them share. Nothing else in lsdask knows what a place is.
+Cloudflare it is that store; any other web server can be read, and written if it speaks WebDAV (see
+``lsdask.store.web``). Nothing else in lsdask knows what a place is.
 """
 
 import os
@@ -17,13 +17,17 @@ from typing import TYPE_CHECKING, Any
 
 import zarr
 from zarr.abc.store import Store
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
 from zarr.errors import GroupNotFoundError
+from zarr.storage import ObjectStore
 
 from lsdask.errors import BadInput, LsdaskError, NotFound, Unreadable, sentence
-from lsdask.store import versions
+from lsdask.store import versions, web
 
 if TYPE_CHECKING:
-    from obstore.store import ObjectStore, RetryConfig
+    from obstore.store import ObjectStore as Objects
+    from obstore.store import RetryConfig
 
 Place = str | Path | Store
 """A path or URL, or a store that Zarr opens already."""
@@ -85,7 +89,7 @@ def node(path: Place, *, write: bool = False) -> str | Store:
     Raises
     ------
     BadInput
-        If it is a web address and is to be written, or the package that reaches it is not installed.
+        If the package that reaches it is not installed, or it is no URL.
     """
     if isinstance(path, Store):
         return path
@@ -94,46 +98,46 @@ def node(path: Place, *, write: bool = False) -> str | Store:
         return versions.node(place)
     if "://" not in place:
         return place
-    from zarr.storage import ObjectStore
-
-    if write and is_web(place):
-        rule = "be local, or in an object store (s3://, gs://, az://, or its https:// address), to be written"
-        do = "For another server that speaks S3 pass s3://, and set AWS_ENDPOINT_URL"
-        raise BadInput(sentence("path", rule, f"path={place}", do))
-    return ObjectStore(objects(place), read_only=not write)
+    held: Any = objects(place)
+    return (web.WebStore if is_web(place) else ObjectStore)(held, read_only=not write)
 
 
 def is_web(path: Place) -> bool:
-    """Say whether a place is on a web server rather than in an object store: it can be read, and is not listed."""
-    if isinstance(path, Store) or not text(path).startswith(("http://", "https://")):
+    """Say whether a place is on a web server rather than in an object store: it is not listed."""
+    place = text(path)
+    if isinstance(path, Store) or not place.startswith(("http://", "https://")) or place.startswith(_GOOGLE):
         return False
-    store = objects(text(path))
-    from obstore.store import HTTPStore
-
-    return isinstance(store, HTTPStore)
+    return bool(_obstore(place).parse_scheme(place) == "http")
 
 
-def objects(url: str) -> "ObjectStore":
+def objects(url: str) -> "Objects":
     """Open a URL with obstore.
 
     Raises
     ------
     BadInput
-        If obstore is not installed or does not know the URL.
+        If obstore is not installed or does not know the URL, or a password is part of it.
     """
+    obstore = _obstore(url)
     try:
-        from obstore.exceptions import BaseError
-        from obstore.store import from_url
+        if is_web(url):
+            return web.opened(url, RETRY)
+        return obstore.store.from_url(url.replace(_GOOGLE, "gs://", 1), retry_config=RETRY)
+    except LsdaskError:
+        raise
+    except (obstore.exceptions.BaseError, ValueError) as error:
+        raise BadInput(sentence("path", "be a URL that obstore opens", f"path={url}: {_first_line(error)}")) from error
+
+
+def _obstore(url: str) -> Any:
+    """Import obstore, which is optional."""
+    try:
+        import obstore.exceptions
+        import obstore.store
     except ImportError as error:
         do = "Install it: pip install 'lsdask[cloud]'"
         raise BadInput(sentence("path", "be local where obstore is not installed", f"path={url}", do)) from error
-    if url.startswith(_GOOGLE):
-        url = url.replace(_GOOGLE, "gs://", 1)
-    options: Any = {"client_options": {"allow_http": True}} if url.startswith("http://") else {}
-    try:
-        return from_url(url, retry_config=RETRY, **options)
-    except (BaseError, ValueError) as error:
-        raise BadInput(sentence("path", "be a URL that obstore opens", f"path={url}: {_first_line(error)}")) from error
+    return obstore
 
 
 def exists(path: Place) -> bool:
@@ -170,9 +174,38 @@ def group(path: Place, *, write: bool = False) -> zarr.Group:
         raise NotFound(sentence("path", "name a Zarr group", f"path={text(path)}, where there is none")) from error
 
 
+def add(path: Place, key: str, content: bytes) -> None:
+    """Write an object into a group that is not local: a few lines of text beside its arrays.
+
+    Raises
+    ------
+    BadInput, Unreadable
+        If the place cannot be reached: see ``told``.
+    """
+    with told(path):
+        sync(group(path, write=True).store.set(key, default_buffer_prototype().buffer.from_bytes(content)))
+
+
+def contents(path: str, folder: str) -> Iterator[bytes]:
+    """Read the objects of a folder in a group that is not local, by their names; none where a web server lists none.
+
+    Raises
+    ------
+    BadInput, Unreadable
+        If the place cannot be reached: see ``told``.
+    """
+    with told(path):
+        held = objects(path)
+        if is_web(path):
+            keys = [f"{folder}/{name}" for name in web.names(f"{path.rstrip('/')}/{folder}")]
+        else:
+            keys = sorted(found["path"] for page in held.list(folder) for found in page)
+        yield from (bytes(held.get(key).bytes()) for key in keys)
+
+
 @contextmanager
 def told(path: Place | None = None) -> Iterator[None]:
-    """Turn what obstore and Icechunk raise in this block into one sentence that names the place.
+    """Turn what obstore, Icechunk and requests raise in this block into one sentence that names the place.
 
     A zarr Store has no name to give: what it raises goes on to the block that knows its place.
 
@@ -188,7 +221,7 @@ def told(path: Place | None = None) -> Iterator[None]:
         yield
     except Exception as raised:
         error = _single(raised)
-        if not isinstance(path, Store) and type(error).__module__.split(".")[0] in ("obstore", "icechunk"):
+        if not isinstance(path, Store) and type(error).__module__.split(".")[0] in _FOREIGN:
             raise _sentence(error, "a store" if path is None else text(path)) from raised
         if error is not raised:
             raise error from raised
@@ -201,6 +234,8 @@ def _single(error: Exception) -> Exception:
         error = error.exceptions[0]
     return error
 
+
+_FOREIGN = ("obstore", "icechunk", "requests")
 
 _CREDENTIALS = "Set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION (for gs://, GOOGLE_SERVICE_ACCOUNT)"
 
@@ -241,13 +276,21 @@ _CAUSES: tuple[tuple[str, type[LsdaskError], str, str, str], ...] = (
         "which does not",
         "Copy it to another place",
     ),
-    (r"error sending request|dispatch failure", Unreadable, "name a server that answers", "which does not", ""),
+    (
+        r"error sending request|dispatch failure|Max retries exceeded|Connection aborted|timed out",
+        Unreadable,
+        "name a server that answers",
+        "which does not",
+        "",
+    ),
 )
 
 
 def _sentence(error: Exception, place: str) -> LsdaskError:
     """Say why a place cannot be reached."""
     described = f"{type(error).__name__} {error}"
+    if is_web(place) and (said := web.why(described, place)) is not None:
+        return said
     for pattern, kind, rule, got, do in _CAUSES:
         if re.search(pattern, described):
             return kind(sentence("path", rule, f"path={place}, {got}", do))

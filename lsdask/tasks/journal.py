@@ -1,8 +1,8 @@
 """What a run writes down of each tile, as it ends: one line of JSON, beside the ledger, added to and never changed.
 
 A local target has one file, ``TARGET/ledger/metrics.jsonl``, which ``pandas.read_json(path, lines=True)`` reads. An
-object store, which cannot add to an object, has one object for every half a minute, ``ledger/metrics/*.jsonl``. A
-repository, which holds one commit a run, has none.
+object store or a web server, which cannot add to an object, has one object for every half a minute,
+``ledger/metrics/*.jsonl``. A repository, which holds one commit a run, has none.
 """
 
 import json
@@ -69,9 +69,7 @@ class Journal:
                 lines.write((b"" if _whole(_file(self._target)) else b"\n") + text.encode())
             return
         self._parts += 1
-        with store.told(self._target):
-            key = f"{ledger.NAME}/metrics/{self._begun:.3f}-{self._parts:06d}.jsonl"
-            store.objects(self._target).put(key, text.encode())
+        store.add(self._target, f"{ledger.NAME}/metrics/{self._begun:.3f}-{self._parts:06d}.jsonl", text.encode())
 
 
 def metrics(target: str | Path) -> Iterator[dict[str, Any]]:
@@ -100,10 +98,7 @@ def _texts(target: str) -> Iterator[str]:
         if _file(target).exists():
             yield _file(target).read_text()
         return
-    with store.told(target):
-        held = store.objects(target)
-        keys = [found["path"] for page in held.list(f"{ledger.NAME}/metrics") for found in page]
-        yield from (bytes(held.get(key).bytes()).decode() for key in sorted(keys))
+    yield from (part.decode() for part in store.contents(target, f"{ledger.NAME}/metrics"))
 
 
 def _whole(file: Path) -> bool:
