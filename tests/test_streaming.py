@@ -477,9 +477,11 @@ def test_a_torn_shard_is_named(tmp_path):
         ({"tiles": pd.DataFrame({"y": [0]})}, "have the column 'x'"),
         ({"mask": wrapped(np.zeros((90, 131), "uint8"))}, r"mask must have the image's shape \(90, 130\)"),
         ({"mask": wrapped(np.zeros((1, 90, 130), "uint8"))}, r"mask must have dims \('y', 'x'\)"),
-        ({"batch_size": 0}, "batch_size must be at least 1"),
-        ({"prefetch": -1}, "prefetch must be at least 0"),
-        ({"threads": 0}, "threads must be at least 1"),
+        ({"batch_size": 2.5}, r"batch_size must be a whole number, at least 1. Got batch_size=2.5"),
+        ({"seed": -1}, "seed must be a whole number, at least 0"),
+        ({"batch_size": 0}, "batch_size must be a whole number, at least 1"),
+        ({"prefetch": -1}, "prefetch must be a whole number, at least 0"),
+        ({"threads": 0}, "threads must be a whole number, at least 1"),
         ({"rank": 2, "world": 2}, "rank must be from 0 to 1, below world. Got rank=2"),
     ],
 )
@@ -573,6 +575,13 @@ def test_xbatcher_patches_can_be_cut_into_other_batches_shuffled_and_completed_a
     np.testing.assert_array_equal(whole._order.windows.places[:9], plain._order.windows.places)
     with pytest.raises(BadInput, match="batch_size must be given with edges or shuffle"):
         TileStream.from_xbatcher(generator, edges=True)
+    rows = xbatcher.BatchGenerator(
+        generator.ds, input_dims={"y": 16, "x": 20}, batch_dims={"y": 16, "x": 60}, concat_input_dims=True
+    )
+    one, other = (TileStream.from_xbatcher(each) for each in (generator, rows))
+    assert np.array_equal(one._order.windows.places, other._order.windows.places)
+    with pytest.raises(BadInput, match="state must be of a stream with tiles="):  # the same tiles in other batches
+        one.load_state_dict(other.state_dict())
 
 
 def test_an_xbatcher_grid_is_the_sampling_grid_where_tiles_fit():

@@ -362,7 +362,11 @@ def test_a_stream_that_can_tell_its_tiles_has_them_named(mixed):
     with pytest.raises(BadInput, match=f"be finite. Got nan in epoch 0, batch {first} ") as told:
         fit(small(), train, augment=False, accumulate=3)
     rows = "tiles 10 (y=32, x=32), 11 (y=32, x=48)"
-    assert f"({rows}{' of stream 1' if mixed else ''}), with values from inf to inf" in str(told.value)
+    named = f"({rows}{' of stream 1' if mixed else ''}), with values from inf to inf"
+    assert named in str(told.value)
+    with pytest.raises(BadInput, match=r"validation loss .* batch \d+ \(") as told:
+        fit(small(), other, train)
+    assert named in str(told.value)
 
 
 def test_a_collapsed_model_is_said_to_be_one(tmp_path):

@@ -1,9 +1,9 @@
 """Changes of training batches, on the device they are on.
 
-Geometry is shared by the image and its mask, so pixels keep their labels; what comes in from outside a tile is
-void, and its mask 255 where any band of a pixel is. Radiometry is drawn for each group of bands alone (before and after an event, say) and
-leaves the mask, void, and bands of no group (a DEM) as they are. Every draw comes from one torch.Generator.
-Terrain is derived after all this, in the model: see ``terrain=`` of ``models.build``.
+Geometry is shared by the image and its mask, so pixels keep their labels; what comes in from outside a tile is void,
+and its mask 255 where any band of a pixel is. Radiometry is drawn for each group of bands alone (before and after an
+event, say) and leaves the mask, void, and bands of no group (a DEM) as they are. Every draw comes from one
+torch.Generator. Terrain is derived after all this, in the model: see ``terrain=`` of ``models.build``.
 """
 
 from lsdask.augment.copies import Copies

@@ -12,6 +12,7 @@ import numpy as np
 from lsdask.errors import BadInput, sentence
 from lsdask.streaming.epochs import Stream
 from lsdask.streaming.holding import Batches
+from lsdask.streaming.ordering import check_counts
 
 
 class MixedStream(Stream):
@@ -55,6 +56,7 @@ class MixedStream(Stream):
                 raise BadInput(sentence("streams", f"have the same {what}", " and ".join(values), do))
         if len({stream.masked for stream in streams}) > 1:
             raise BadInput(sentence("streams", "all have a mask or none", "some with and some without"))
+        check_counts(0, seed=seed)
         self.streams, self.weights, self.seed = list(streams), weights, seed
         self.bands, self.nodata, self.dtype = streams[0].bands, streams[0].nodata, streams[0].dtype
         self.masked, self.lanes = streams[0].masked, gcd(*(stream.lanes for stream in streams))

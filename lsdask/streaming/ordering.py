@@ -89,6 +89,7 @@ class Order:
 
     def __post_init__(self) -> None:
         check_counts(1, batch_size=self.batch_size, world=self.world, lanes=self.lanes)
+        check_counts(0, seed=self.seed)
         if not 0 <= self.rank < self.world:
             raise BadInput(sentence("rank", f"be from 0 to {self.world - 1}, below world", f"rank={self.rank}"))
 
@@ -98,7 +99,8 @@ class Order:
     @property
     def identity(self) -> dict[str, Any]:
         """What tells this order from others; JSON."""
-        tiles = hashlib.sha256(np.ascontiguousarray(self.windows.places).tobytes()).hexdigest()[:16]
+        cut = [part for part in (self.windows.places, self.windows.bounds) if part is not None]
+        tiles = hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in cut)).hexdigest()[:16]
         layout = [*self.layout.cell, self.layout.region, self.layout.keep]
         names = ("batch_size", "shuffle", "seed", "drop_last", "rank", "world", "lanes")
         return {**{name: getattr(self, name) for name in names}, "tiles": tiles, "layout": layout}
@@ -169,7 +171,7 @@ class Order:
 
 
 def check_counts(least: int, **counts: int) -> None:
-    """Raise BadInput if a number is below ``least``."""
+    """Raise BadInput if one is not a whole number, or below ``least``."""
     for name, value in counts.items():
-        if value < least:
-            raise BadInput(sentence(name, f"be at least {least}", f"{name}={value}"))
+        if not isinstance(value, int | np.integer) or value < least:
+            raise BadInput(sentence(name, f"be a whole number, at least {least}", f"{name}={value!r}"))
