@@ -5,6 +5,7 @@ import dask.array as da
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+import pyproj
 import pytest
 import shapely
 from affine import Affine
@@ -296,6 +297,15 @@ def test_of_pixels_in_two_outlines_the_later_one_has_them():
     found = evaluate.landslides(image(da.full((40, 40), 250, dtype="uint8", chunks=13)), truth)
     ids = rasterize(zip(boxes, range(1, 61)), (40, 40), transform=grid((40, 40)).transform)
     assert found["pixels"].tolist() == np.bincount(ids.ravel(), minlength=61)[1:].tolist()
+
+
+def test_areas_are_square_metres_on_grids_in_degrees_too():
+    degrees = GeoBox((40, 37), Affine(1e-4, 0, -46, 0, -1e-4, -23), "EPSG:4326")
+    scores = schema.wrap(np.full((40, 37), 250, "uint8"), degrees, schema.MASK, name="scores", nodata=255)
+    outline = shapely.box(-45.999, -23.003, -45.998, -23.001)
+    found = evaluate.landslides(scores, gpd.GeoDataFrame(geometry=[outline], crs=4326))
+    exact, _ = pyproj.Geod(ellps="WGS84").geometry_area_perimeter(outline.segmentize(1e-5))
+    assert found["area_m2"].tolist() == pytest.approx([abs(exact)], rel=1e-6)
 
 
 def test_landslides_are_found_in_valid_ground_only_and_elsewhere_nothing_is_read():

@@ -17,6 +17,8 @@ from lsdask import inventory, schema, tiling
 from lsdask.errors import BadInput, sentence
 from lsdask.evaluate.agreeing import FN, FP, TP, agreement
 from lsdask.evaluate.counts import Counts
+from lsdask.inventory.measuring import crs_in, measure
+from lsdask.inventory.zonal import reduced
 
 SIZES_M2 = (1e3, 1e4, 1e5)
 """Where size classes begin and end: landslides under 0.1 ha, to 1 ha, to 10 ha, and larger."""
@@ -42,8 +44,9 @@ def landslides(
     Returns
     -------
     GeoDataFrame
-        The outlines in the CRS of the scores, with the columns area_m2 (of the outline), pixels (known ones) and
-        found (share of these whose score reaches the threshold; NaN if there are none).
+        The outlines in the CRS of the scores, with the columns area_m2 (of the outline, as ``inventory.vectorize``
+        measures it), pixels (known ones) and found (share of these whose score reaches the threshold; NaN if there
+        are none).
 
     Raises
     ------
@@ -52,60 +55,40 @@ def landslides(
     """
     grid = schema.geobox(scores, "scores")
     frame = inventory.load(truth, name="truth")
-    shapes = inventory.on_pixels(frame, grid)
     nothing = schema.wrap(_zeros(scores), grid, schema.MASK, name="mask")
     codes = agreement(scores, nothing, threshold=threshold, valid=valid, class_=class_)
-    counts = _zonal(da.asarray(codes.data), shapes)
-    found = np.divide(counts[:, 1], counts[:, 0], out=np.full(len(counts), np.nan), where=counts[:, 0] > 0)
+    table = reduced(frame, codes.expand_dims("band"), found_block, None)
+    known = table["known"].to_numpy("int64")
     frame = frame.to_crs(grid.crs)
-    return frame.assign(area_m2=frame.area.to_numpy(), pixels=counts[:, 0], found=found)
+    found = (table["found"] / table["known"].where(known > 0)).to_numpy()
+    area, _ = measure(frame.geometry.to_numpy(), crs_in(frame))
+    return frame.assign(area_m2=area, pixels=known, found=found)
 
 
 def _zeros(scores: xr.DataArray) -> da.Array:
     return da.zeros(scores.shape[-2:], chunks=scores.data.chunks[-2:] if scores.chunks else 2048, dtype="uint8")
 
 
-def _zonal(codes: da.Array, shapes: np.ndarray) -> np.ndarray:
-    """Count known and positive pixels of each shape, (shape, 2) int64: over the chunks that shapes touch."""
-    tree = shapely.STRtree(shapes)
-    total = np.zeros((len(shapes), 2), dtype="int64")
-    touched, partials = [], []
-    chunks = codes.to_delayed()
-    for place in np.ndindex(*chunks.shape):
-        window = _window(codes, place)
-        inside = np.sort(tree.query(shapely.box(window[1].start, window[0].start, window[1].stop, window[0].stop)))
-        if len(inside):
-            touched.append(inside)
-            partials.append(dask.delayed(zonal_block)(chunks[place], shapes[inside], window))
-    for inside, partial in zip(touched, dask.compute(*partials)):
-        total[inside] += partial
-    return total
-
-
-def _window(array: da.Array, place: tuple[int, ...]) -> tuple[slice, slice]:
-    """Give the pixels of a chunk."""
-    starts = [sum(sizes[:i]) for sizes, i in zip(array.chunks, place)]
-    y, x = (slice(start, start + sizes[i]) for start, sizes, i in zip(starts, array.chunks, place))
-    return y, x
-
-
-def zonal_block(codes: np.ndarray, shapes: np.ndarray, window: tuple[slice, slice]) -> np.ndarray:
-    """Count known and positive pixels of shapes in a window.
+def found_block(labels: np.ndarray, values: np.ndarray, offsets: np.ndarray, n: int) -> dict[str, np.ndarray]:
+    """Count known and positive pixels of each outline.
 
     Parameters
     ----------
-    codes : (y, x) uint8 array
-        Of :func:`agreement` with a mask of zeros: FP is positive, 255 unknown.
-    shapes : (shape,) array of polygons in pixels of the image
-    window : (slice, slice)
+    labels : (pixel,) int array
+        Which of ``n`` outlines each pixel lies in.
+    values : (1, pixel) uint8 array
+        Of :func:`agreement` with a mask of zeros: FP is positive.
+    offsets : (2, pixel) float64
+        Not looked at.
+    n : int
 
     Returns
     -------
-    (shape, 2) int64 array
+    dict of (n,) int64
+        ``known`` and ``found``.
     """
-    ids = inventory.burn_block(shapes, window, values=np.arange(1, len(shapes) + 1), dtype="int32")
-    known, positive = ids[codes != schema.UNKNOWN], ids[codes == FP]
-    return np.stack([np.bincount(part, minlength=len(shapes) + 1)[1:] for part in (known, positive)], axis=1)
+    positive = labels[values[0] == FP]
+    return {"known": np.bincount(labels, minlength=n), "found": np.bincount(positive, minlength=n)}
 
 
 def by_size(found: pd.DataFrame, *, edges_m2: Sequence[float] = SIZES_M2, least: float = 0.5) -> pd.DataFrame:

@@ -7,13 +7,13 @@ import dask.array as da
 import geopandas as gpd
 import numpy as np
 import pandas as pd
-import shapely
 import xarray as xr
 
 from lsdask import inventory, schema
 from lsdask.errors import BadInput, sentence
 from lsdask.evaluate.agreeing import agreement
 from lsdask.evaluate.trust import COLUMNS, bootstrap
+from lsdask.inventory.zonal import touched
 
 
 def regions(
@@ -53,20 +53,13 @@ def regions(
     shapes = inventory.on_pixels(frame, schema.geobox(scores, "scores"))
     codes = da.asarray(agreement(scores, mask, threshold=threshold, valid=valid, class_=class_).data)
     codes = codes.rechunk(size * max(2048 // size, 1))
-    tree, partials = shapely.STRtree(shapes), []
-    for chunk, (y, x) in zip(codes.to_delayed().ravel(), _windows(codes)):
-        inside = np.sort(tree.query(shapely.box(x.start, y.start, x.stop, y.stop)))
-        if len(inside):
-            partials.append(dask.delayed(regions_block, pure=False)(chunk, shapes[inside], inside, (y, x), size))
+    partial = dask.delayed(regions_block, pure=False)
+    partials = [
+        partial(block, shapes[inside], inside, window, size) for block, inside, window in touched(codes, shapes)
+    ]
     none = regions_block(np.empty((0, 0), "uint8"), shapes[:0], np.empty(0, int), (slice(0, 0), slice(0, 0)), size)
     table = pd.concat([none, *dask.compute(*partials)]).sort_values(["region", "y", "x"], ignore_index=True)
     return table.assign(region=frame.index.to_numpy()[table["region"]])
-
-
-def _windows(array: da.Array) -> list[tuple[slice, slice]]:
-    """Give the pixels of each chunk, row by row."""
-    spans = [[slice(int(end - size), int(end)) for end, size in zip(np.cumsum(axis), axis)] for axis in array.chunks]
-    return [(y, x) for y in spans[0] for x in spans[1]]
 
 
 def regions_block(

@@ -20,7 +20,8 @@ from lsdask import schema
 from lsdask.errors import BadInput, sentence
 from lsdask.inventory.burning import through
 from lsdask.inventory.measuring import crs_of, measure, metres
-from lsdask.inventory.tracing import Areas, Runs, areas, merge, parted, spans, together, trace_block
+from lsdask.inventory.runs import Runs, merge, parted
+from lsdask.inventory.tracing import Areas, areas, spans, together, trace_block
 from lsdask.tasks import check_workers
 
 CHUNK = 2048

@@ -48,10 +48,10 @@ def _filled(shapes: np.ndarray, crs: pyproj.CRS, largest: float) -> tuple[np.nda
     areas = np.asarray(shapely.polygons(rings), dtype=object)
     small = ~outside & (measure(areas, crs)[0] <= largest)
     whole = np.asarray(shapely.polygons(rings[~small], indices=part[~small]), dtype=object)
-    changed = np.unique(owner[part[small]])
+    ends = np.cumsum(np.bincount(owner, minlength=len(shapes)))
     result = shapes.copy()
-    for i in changed:  # parts that meet at the corners of a hole may come to share sides
-        result[i] = shapely.union_all(whole[owner == i])
+    for i in np.unique(owner[part[small]]):  # parts that meet at the corners of a hole may come to share sides
+        result[i] = shapely.union_all(whole[ends[i - 1] if i else 0 : ends[i]])
     return result, areas[small]
 
 

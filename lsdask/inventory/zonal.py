@@ -1,5 +1,7 @@
 """An image reduced within each polygon, chunk by chunk: only chunks that polygons touch are read, once."""
 
+from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 import dask
@@ -47,22 +49,40 @@ def reduced(frame: gpd.GeoDataFrame, image: xr.DataArray, kernel: Any, client: A
     shapes = on_pixels(frame, schema.geobox(image, "image"))
     data = da.asarray(image.data)
     data = data.rechunk((-1, *(data.chunks[1:] if image.chunks else (CHUNK, CHUNK))))
-    tree, blocks, void = shapely.STRtree(shapes), data.to_delayed()[0], schema.nodata(image)
-    tasks = []
-    for row, rows in enumerate(_ranges(data.chunks[1])):
-        for column, columns in enumerate(_ranges(data.chunks[2])):
-            touching = np.sort(tree.query(shapely.box(columns.start, rows.start, columns.stop, rows.stop)))
-            if len(touching):
-                given = shapes[touching], touching, (rows, columns)
-                tasks.append(dask.delayed(_partial, pure=False)(blocks[row, column], *given, void, kernel))
+    partial, void = dask.delayed(_partial, pure=False), schema.nodata(image)
+    tasks = [
+        partial(block, shapes[inside], inside, window, void, kernel) for block, inside, window in touched(data, shapes)
+    ]
     partials = dask.compute(*tasks, **({} if client is None else {"scheduler": client}))
     none = kernel(np.empty(0, int), np.empty((data.shape[0], 0)), np.empty((2, 0)), len(frame))
     return _merged([pd.DataFrame(none), *partials])
 
 
-def _ranges(chunks: tuple[int, ...]) -> list[slice]:
-    stops = np.cumsum(chunks)
-    return [slice(int(stop - size), int(stop)) for stop, size in zip(stops, chunks)]
+def touched(data: da.Array, shapes: np.ndarray) -> Iterator[tuple[Any, np.ndarray, Window]]:
+    """Go through the chunks of an image that shapes touch.
+
+    Parameters
+    ----------
+    data : (..., y, x) Dask array
+        Of one chunk on all leading axes.
+    shapes : (n,) object array
+        Polygons in pixels of the image.
+
+    Yields
+    ------
+    Delayed
+        The chunk.
+    (m,) int array
+        Which shapes touch it, rising.
+    (slice, slice)
+        Its pixels in the image.
+    """
+    tree = shapely.STRtree(shapes)
+    y, x = ([slice(int(end - size), int(end)) for end, size in zip(np.cumsum(axis), axis)] for axis in data.chunks[-2:])
+    for block, (rows, columns) in zip(data.to_delayed().ravel(), product(y, x)):
+        inside = np.sort(tree.query(shapely.box(columns.start, rows.start, columns.stop, rows.stop)))
+        if len(inside):
+            yield block, inside, (rows, columns)
 
 
 def _partial(

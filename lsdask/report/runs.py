@@ -128,7 +128,7 @@ class Run:
     @property
     def mapped_m2(self) -> float:
         """Area of the mapped landslides."""
-        return float(self.polygons.area.sum())
+        return float(self.polygons["area_m2"].sum())
 
 
 def load(folder: str | Path) -> Run:
