@@ -10,9 +10,9 @@ from lsdask import models
 from lsdask.errors import BadInput, NotFound, Unreadable
 from lsdask.models.keras import BANDS, load_prakash
 
-h5py = pytest.importorskip("h5py")
+h5py = pytest.importorskip("h5py", reason="no h5py: install lsdask[keras]")
 os.environ.setdefault("KERAS_BACKEND", "torch")
-keras = pytest.importorskip("keras")
+keras = pytest.importorskip("keras", reason="no keras to hold the network against: install lsdask[dev]")
 
 SIDE = 64
 

@@ -466,7 +466,7 @@ def test_all_17_trainings_at_the_smallest_scale(tmp_path):
 
 def save_keras(path):
     """Write weights as Keras 2 did, of the layers and shapes that the paper's figure tells."""
-    h5py = pytest.importorskip("h5py")
+    h5py = pytest.importorskip("h5py", reason="no h5py: install lsdask[keras]")
     draw = np.random.default_rng(0)
     with h5py.File(path, "w") as file:
         for layer in pd.read_csv(Path(__file__).with_name("prakash2021_layers.csv")).itertuples():

@@ -12,15 +12,12 @@ import threading
 
 import numpy as np
 import pytest
+import torch
 from images import random_mosaic
 
 from lsdask import sampling, schema, store, streaming
 from lsdask.errors import BadInput, Unreadable
-from lsdask.streaming import MixedStream, TileStream
-
-torch = pytest.importorskip("torch")
-
-from lsdask.streaming import loading  # noqa: E402
+from lsdask.streaming import MixedStream, TileStream, loading
 
 
 @pytest.fixture(scope="module")

@@ -516,7 +516,9 @@ def test_tiles_that_the_stride_does_not_divide_are_extended_and_cut_back():
 
 
 def test_tensorboard_has_the_history_or_is_said_to_be_missing(tmp_path, monkeypatch):
-    accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    accumulators = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator", reason="no tensorboard: install lsdask[tensorboard]"
+    )
     done = fit(small(), Fake(0), folder=tmp_path, tensorboard=True)
     events = accumulators.EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
