@@ -79,37 +79,61 @@ def test_a_batch_without_a_landslide_still_teaches(name):
     assert (gradient > 0).all()
 
 
-def formula(name: str, p: np.ndarray, t: np.ndarray) -> float:
-    """The definitions, of known pixels in float64."""
-    bce = -(t * np.log(p) + (1 - t) * np.log(1 - p)).mean()
-    right = np.where(t == 1, p, 1 - p)
-    tp, fn, fp = (p * t).sum(), ((1 - p) * t).sum(), (p * (1 - t)).sum()
-    tversky = (tp + 1) / (tp + 0.7 * fn + 0.3 * fp + 1)
-    dice, jaccard = (2 * tp + 2) / (2 * tp + fn + fp + 2), (tp + 1) / (tp + fn + fp + 1)
+def formula(name: str, logits: torch.Tensor, mask: torch.Tensor) -> float:
+    """The definitions, in float64, of known pixels."""
+    z, truth = (part[mask.numpy() != 255] for part in (logits.double().movedim(1, -1).numpy(), mask.numpy()))
+    if z.shape[1] == 1:
+        z = np.concatenate([0 * z, z], axis=1)  # a sigmoid is a softmax beside 0
+    z = z - z.max(axis=1, keepdims=True)
+    log_p = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
+    p, t, entropy = np.exp(log_p), np.eye(z.shape[1])[truth], -log_p[np.arange(len(z)), truth]
+    if logits.shape[1] == 1:
+        p, t = p[:, 1:], t[:, 1:]
+    tp, fn, fp = (p * t).sum(0), ((1 - p) * t).sum(0), (p * (1 - t)).sum(0)
+    bce = entropy.sum() / max(len(z), 1)
+    dice, jaccard = 1 - (2 * tp + 2) / (2 * tp + fn + fp + 2), 1 - (tp + 1) / (tp + fn + fp + 1)
+    tversky = 1 - (tp + 1) / (tp + 0.7 * fn + 0.3 * fp + 1)
     return {
         "bce": bce,
-        "dice": 1 - dice,
-        "jaccard": 1 - jaccard,
-        "bce_dice": bce + 1 - dice,
-        "bce_jaccard": bce + 1 - jaccard,
-        "focal": (-((1 - right) ** 2) * np.log(right)).mean(),
-        "tversky": 1 - tversky,
-        "focal_tversky": (1 - tversky) ** 0.75,
-        "prakash": 0.2 * bce + 0.8 * (1 - tversky) ** 0.75,
+        "dice": dice.mean(),
+        "jaccard": jaccard.mean(),
+        "bce_dice": bce + dice.mean(),
+        "bce_jaccard": bce + jaccard.mean(),
+        "focal": ((-np.expm1(-entropy)) ** 2 * entropy).sum() / max(len(z), 1),
+        "tversky": tversky.mean(),
+        "focal_tversky": (tversky**0.75).mean(),
+        "prakash": 0.2 * bce + 0.8 * (tversky**0.75).mean(),
     }[name]
 
 
 @pytest.mark.parametrize("name", EVERY)
-@settings(max_examples=max(8, settings().max_examples // 4))
-@given(seed=st.integers(0, 2**32 - 1))
-def test_a_loss_is_its_formula(name, seed):
-    logits, mask = batch(seed)
-    known = mask.numpy() != 255
-    if not known.any():
-        return
-    p = 1 / (1 + np.exp(-logits.numpy()[:, 0][known].astype("float64")))
-    expected = formula(name, p, mask.numpy()[known].astype("float64"))
-    assert losses.find(name)(logits, mask).item() == pytest.approx(expected, rel=1e-4, abs=1e-6)
+@settings(max_examples=max(12, settings().max_examples // 2))
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    classes=st.sampled_from([1, 2, 4]),
+    unknown=st.sampled_from([0.0, 0.3, 0.95, 1.0]),
+    extreme=st.booleans(),
+)
+def test_a_loss_is_its_formula(name, seed, classes, unknown, extreme):
+    logits, mask = batch(seed, classes, unknown)
+    logits = 100 * logits.sign() if extreme else logits
+    value, gradient = slope(losses.find(name), logits, mask)
+    assert value.item() == pytest.approx(formula(name, logits, mask), rel=1e-4, abs=1e-5)
+    assert torch.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("classes", [1, 3])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_loss_is_computed_in_float32_whatever_the_network_computes_in(name, classes, dtype):
+    logits, mask = batch(5, classes)
+    logits = (40 * logits).to(dtype)
+    with torch.autocast("cpu", dtype=dtype):
+        value, gradient = slope(losses.find(name), logits, mask)
+    exact, slopes = slope(losses.find(name), logits.float(), mask)
+    assert value.dtype == torch.float32
+    assert torch.equal(value, exact)
+    torch.testing.assert_close(gradient, slopes.to(dtype))
 
 
 @given(seed=st.integers(0, 2**32 - 1), classes=st.sampled_from([1, 3]))
