@@ -39,6 +39,8 @@ TIMEOUT_SECONDS = 300
 CREATED, LISTED, MISSING, NOT_ALLOWED, NO_PARENT, UNKNOWN = 201, 207, 404, 405, 409, 501
 """What servers answer."""
 
+_NAME = "Set GDAL_HTTP_USERPWD=user:password, or give the server a line in ~/.netrc"
+
 _CAUSES: dict[int, tuple[type[LsdaskError], str, str, str]] = {
     **dict.fromkeys(
         (401, 403),
@@ -46,7 +48,7 @@ _CAUSES: dict[int, tuple[type[LsdaskError], str, str, str]] = {
             BadInput,
             "be open to these credentials",
             "which the server refused",
-            "Set GDAL_HTTP_USERPWD=user:password, or give the server a line in ~/.netrc",
+            _NAME,
         ),
     ),
     **dict.fromkeys(
@@ -84,15 +86,10 @@ def opened(url: str, retry: Any) -> "HTTPStore":
     Raises
     ------
     BadInput
-        If a password is part of the address, from where it would get into ledgers and logs.
+        If a password is part of the address.
     """
     from obstore.store import HTTPStore
 
-    parts = urlsplit(url)
-    if "@" in parts.netloc:
-        named = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-        do = "Set GDAL_HTTP_USERPWD=user:password, or give the server a line in ~/.netrc"
-        raise BadInput(sentence("path", "hold no user and password", f"them in {named}", do))
     options: ClientConfig = {"allow_http": True, "timeout": f"{TIMEOUT_SECONDS}s", "default_headers": _signed(url)}
     return HTTPStore(url, client_options=options, retry_config=retry)
 
@@ -247,8 +244,17 @@ def _signed(url: str) -> dict[str, str]:
     """Give the header that says who asks, none if nobody was named."""
     from requests.utils import get_netrc_auth
 
+    _check(url)
     given = os.environ.get("GDAL_HTTP_USERPWD") or ":".join(get_netrc_auth(url) or ())
     return {"authorization": f"Basic {base64.b64encode(given.encode()).decode()}"} if given else {}
+
+
+def _check(url: str) -> None:
+    """Raise BadInput if a password is part of an address, from where it would get into ledgers and logs."""
+    parts = urlsplit(url)
+    if "@" in parts.netloc:
+        named = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+        raise BadInput(sentence("path", "hold no user and password", f"them in {named}", _NAME))
 
 
 def why(described: str, place: str) -> LsdaskError | None:
