@@ -12,7 +12,7 @@ import pytest
 import steps as work
 
 from lsdask.errors import BadInput, NotFound, OtherPlan, Unfinished
-from lsdask.recipes import grid
+from lsdask.recipes import grid, pools
 from lsdask.recipes.steps import Step, fingerprints, in_order, record
 
 
@@ -264,7 +264,7 @@ class Lines:
 def test_kill_9_of_a_worker_costs_the_step_in_flight_and_only_what_runs_is_shown(tmp_path, monkeypatch):
     from distributed import Client, LocalCluster
 
-    monkeypatch.setattr(grid, "_Shown", Lines)
+    monkeypatch.setattr(grid, "Shown", Lines)
     log, out = tmp_path / "log", tmp_path / "out"
     steps = eight(log, 0.4)
     with (
@@ -284,7 +284,7 @@ def test_kill_9_of_a_worker_costs_the_step_in_flight_and_only_what_runs_is_shown
 
 
 def test_a_line_for_each_step_that_runs():
-    shown = grid._Shown(3, 1, shown=False)
+    shown = pools.Shown(3, 1, shown=False)
     with shown:
         for name in ("runs/a", "runs/b", "runs/a"):  # another worker tries a again
             shown.begin(name)

@@ -108,11 +108,16 @@ def polygons(data: Path, name: str) -> gpd.GeoDataFrame | None:
 
 def window_of(test: gpd.GeoDataFrame, image: xr.DataArray) -> Window:
     """Give the upright box of polygons as y0, x0, y1, x1, cut to the image."""
-    where = np.argwhere(mosaic.mask_vector(test, image).values)
-    if not len(where):
+    box = box_of(mosaic.mask_vector(test, image))
+    if box is None:
         raise BadInput(sentence("test", "lie in the scenes", "polygons outside them"))
-    (y0, x0), (y1, x1) = where.min(axis=0), where.max(axis=0) + 1
-    return [int(y0), int(x0), int(y1), int(x1)]
+    return box
+
+
+def box_of(where: xr.DataArray) -> Window | None:
+    """Give the upright box of the true pixels of a map (y, x); None if there is none."""
+    y, x = (np.flatnonzero(where.any(dim).values) for dim in ("x", "y"))
+    return [int(y[0]), int(x[0]), int(y[-1]) + 1, int(x[-1]) + 1] if len(y) else None
 
 
 def middling(image: xr.DataArray, mask: xr.DataArray, side: int, *, count: int = 1) -> list[Window]:

@@ -8,21 +8,20 @@ flight, and a step that goes on with what it finds there loses less. Running aga
 """
 
 import time
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import pandas as pd
 from filelock import FileLock, Timeout
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from lsdask import tasks, telling
+from lsdask import telling
 from lsdask.errors import BadInput, OtherPlan, Unfinished, sentence
-from lsdask.recipes.steps import Step, blame, failures, fingerprints, in_order, is_done, partial_of, perform, record
+from lsdask.recipes.pools import Here, Pool, Shown, There
+from lsdask.recipes.steps import Step, failures, fingerprints, in_order, is_done, partial_of, record
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -136,8 +135,8 @@ def run(
         finished = {step.name for step in asked if is_done(out, step, prints[step.name])}
         skipped, failed = len(finished), {} if retry else failures(out, asked)
         to_do = [step for step in asked if step.name not in finished and step.name not in failed]
-        with _Shown(len(asked), skipped, shown=progress) as shown:
-            pool = _Here(out, prints, shown) if client is None else _There(client, resources, out, prints, shown)
+        with Shown(len(asked), skipped, shown=progress) as shown:
+            pool = Here(out, prints, shown) if client is None else There(client, resources, out, prints, shown)
             for name, why in _in_turn(to_do, finished, pool):
                 if why is None:
                     finished.add(name)
@@ -224,9 +223,6 @@ def wanted(steps: Sequence[Step], only: str | Sequence[str] | None) -> list[Step
     return [step for step in ordered if step.name in names]
 
 
-# What is to be done
-
-
 @contextmanager
 def _taken(out: Path) -> Iterator[None]:
     """Keep other processes from running the same experiment."""
@@ -242,81 +238,7 @@ def _taken(out: Path) -> Iterator[None]:
         lock.release()
 
 
-# Where steps run
-
-
-class _Here:
-    """Steps one after the other, in this process."""
-
-    def __init__(self, out: Path, prints: Mapping[str, str], shown: "_Shown") -> None:
-        self._out, self._prints, self._shown = out, prints, shown
-        self._begun: list[Step] = []
-
-    def submit(self, step: Step) -> None:
-        self._begun.append(step)
-
-    def room(self, running: int) -> bool:
-        return not running
-
-    def next(self) -> tuple[str, str | None]:
-        step = self._begun.pop()
-        self._shown.begin(step.name)
-        return step.name, perform(step, self._out, self._prints[step.name])
-
-
-class _There:
-    """Steps on the workers of a cluster."""
-
-    def __init__(
-        self,
-        client: "Client",
-        resources: Mapping[str, float] | None,
-        out: Path,
-        prints: Mapping[str, str],
-        shown: "_Shown",
-    ) -> None:
-        from distributed import as_completed
-
-        tasks.check_workers(client)
-        self._client, self._resources = client, dict(resources or {})
-        self._out, self._prints = out.absolute(), prints
-        self._ended: Any = as_completed([])
-        self._steps: dict[Any, Step] = {}
-        self._topic = f"lsdask-{uuid.uuid4().hex}"
-        client.subscribe_topic(self._topic, lambda event: shown.begin(event[1]))
-
-    def submit(self, step: Step) -> None:
-        key, work = f"{step.name}-{uuid.uuid4().hex}", (self._topic, step, self._out, self._prints[step.name])
-        run = (tasks.do, tasks.versions(), _tell_and_perform, *work)
-        future = self._client.submit(*run, key=key, pure=False, resources=self._resources)
-        self._steps[future] = step
-        self._ended.add(future)
-
-    def room(self, running: int) -> bool:
-        return True
-
-    def next(self) -> tuple[str, str | None]:
-        future = next(self._ended)
-        step = self._steps.pop(future)
-        try:
-            return step.name, future.result()
-        except tasks.Stranger:
-            raise
-        except Exception as error:  # the workers that tried it have died
-            return step.name, blame(step, self._out, error)
-
-
-def _tell_and_perform(topic: str, step: Step, out: Path, fingerprint: str) -> str | None:
-    """Do one step on a worker, after telling whoever shows it that it begins."""
-    import dask
-    from distributed import get_worker
-
-    get_worker().log_event(topic, step.name)
-    with dask.config.set(scheduler="threads"):  # on the cluster, a step that waits would let another begin beside it
-        return perform(step, out, fingerprint)
-
-
-def _in_turn(to_do: list[Step], finished: set[str], pool: "_Here | _There") -> Iterator[tuple[str, str | None]]:
+def _in_turn(to_do: list[Step], finished: set[str], pool: Pool) -> Iterator[tuple[str, str | None]]:
     """Begin each step as soon as what it needs is finished; give the names of those that end, and why they failed."""
     waiting, running = list(to_do), 0
     while True:
@@ -329,38 +251,3 @@ def _in_turn(to_do: list[Step], finished: set[str], pool: "_Here | _There") -> I
             return
         yield pool.next()
         running -= 1
-
-
-class _Shown:
-    """A bar of all steps, and below it a line for each that runs, with the time since it began."""
-
-    def __init__(self, total: int, done: int, *, shown: bool) -> None:
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[note]}"),
-        )
-        self._progress = Progress(*columns, console=telling.console(), disable=not shown)
-        self._all = self._progress.add_task("steps", total=total, completed=done, note="")
-        self._lines: dict[str, Any] = {}
-
-    def begin(self, name: str) -> None:
-        self._forget(name)  # another worker tries it again
-        self._lines[name] = self._progress.add_task(f"  {name}", total=None, note="")
-
-    def end(self, name: str, failed: int) -> None:
-        self._forget(name)
-        self._progress.update(self._all, advance=1, note=f"[red]{failed} failed[/red]" if failed else "")
-
-    def _forget(self, name: str) -> None:
-        if name in self._lines:
-            self._progress.remove_task(self._lines.pop(name))
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._progress.stop()

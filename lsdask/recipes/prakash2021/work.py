@@ -13,6 +13,7 @@ from lsdask import evaluate, models, mosaic, predict, sampling, schema, store, s
 from lsdask.augment import Augment
 from lsdask.errors import BadInput, sentence
 from lsdask.recipes import steps
+from lsdask.recipes.folders import box_of
 from lsdask.recipes.learning import learnt_in_stages
 from lsdask.recipes.prakash2021 import example, layers
 from lsdask.sampling.placing import product
@@ -59,7 +60,7 @@ def layer(folder: Path, spec: dict[str, Any], inputs: Inputs) -> dict[str, Any]:
         kept = known_tiles(tiles, store.open(folder / f"{part}.zarr"))
         kept.to_parquet(folder / f"{part}.parquet", index=False)
         found[part] = len(kept)
-    found["test_box"] = box_of(store.open(folder / "test.zarr"))
+    found["test_box"] = box_of(store.open(folder / "test.zarr") != schema.UNKNOWN) or [0, 0, 0, 0]
     return found
 
 
@@ -98,13 +99,6 @@ def known_tiles(tiles: pd.DataFrame, mask: xr.DataArray) -> pd.DataFrame:
         return tiles.assign(valid=0.0, positive=0.0)
     known = mask.copy(data=mask.data != schema.UNKNOWN)
     return sampling.select(sampling.describe(tiles, mask=mask, valid=known), min_valid=MIN_VALID)
-
-
-def box_of(mask: xr.DataArray) -> list[int]:
-    """Give the upright box of the known pixels as y0, x0, y1, x1; zeros if there is none."""
-    known = mask != schema.UNKNOWN
-    y, x = (np.flatnonzero(known.any(dim).values) for dim in ("x", "y"))
-    return [int(y[0]), int(x[0]), int(y[-1]) + 1, int(x[-1]) + 1] if len(y) else [0, 0, 0, 0]
 
 
 def train(folder: Path, spec: dict[str, Any], inputs: Inputs) -> dict[str, Any]:
