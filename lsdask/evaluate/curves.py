@@ -115,12 +115,12 @@ def reliability(table: pd.DataFrame, *, bins: int = 10) -> pd.DataFrame:
     if steps[0] != 0:
         raise BadInput(sentence("table", "be a sweep from threshold 0", f"one from {steps[0]:g}"))
     true, false = (-np.diff(table[name].to_numpy(), append=0) for name in ("tp", "fp"))
-    which = np.minimum((steps * bins).astype(int), bins - 1)
+    edges = np.arange(bins + 1) / bins
+    which = np.minimum(np.searchsorted(edges, steps, side="right") - 1, bins - 1)
     pixels = np.bincount(which, true + false, bins).astype("int64")
     some = pixels > 0
     means = {
         name: np.divide(np.bincount(which, part, bins), pixels, out=np.full(bins, np.nan), where=some)
         for name, part in (("score", steps * (true + false)), ("observed", true))
     }
-    edges = np.arange(bins + 1) / bins
     return pd.DataFrame({"from": edges[:-1], "to": edges[1:], "pixels": pixels, **means})
