@@ -21,7 +21,7 @@ from distributed import Client, LocalCluster
 from images import random_mosaic
 
 from lsdask import kmeans, ledger, mosaic, predict, store, tasks, tiling
-from lsdask.errors import OtherPlan
+from lsdask.errors import BadInput, OtherPlan
 
 pytestmark = pytest.mark.cluster
 
@@ -101,6 +101,29 @@ def test_a_cluster_writes_the_pixels_of_a_local_store_in_one_commit(place: str, 
     assert tasks.verify(place, progress=False).check().sound == TILES
     assert mosaic.write(image, place, client=client, **OPTIONS).done == 0
     assert len(commits(place)) == 1  # nothing written, nothing committed
+
+
+def test_a_worker_with_another_icechunk_is_named_before_anything_is_made(
+    local: str, tmp_path: Path, client: Client
+) -> None:
+    told = tmp_path / "icechunk-9.0.dist-info"
+    told.mkdir()
+    (told / "METADATA").write_text("Metadata-Version: 2.1\nName: icechunk\nVersion: 9.0\n")
+    command = [sys.executable, "-m", "distributed.cli.dask_worker", client.scheduler.address, "--no-nanny"]
+    worker = subprocess.Popen([*command, "--no-dashboard"], env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    client.wait_for_workers(3, timeout=60)
+    with pytest.raises(BadInput, match=rf"with icechunk 9\.0 \(here {icechunk.__version__}\)"):
+        mosaic.write(random_mosaic(SHAPE), local, client=client, **OPTIONS)
+    worker.terminate()
+    worker.wait()
+    assert not store.exists(local)
+
+
+def test_from_one_repository_to_another(place: str, client: Client) -> None:
+    image = random_mosaic(SHAPE, chunks=16)
+    mosaic.write(image, place, workers=2, **OPTIONS).check()
+    mosaic.write(store.open(f"{place}@main"), f"{place}-again", client=client, **OPTIONS).check()
+    np.testing.assert_array_equal(pixels(f"{place}-again"), image.values)
 
 
 def test_labels_with_votes_and_scores(tmp_path: Path, client: Client) -> None:
@@ -212,6 +235,7 @@ def test_nothing_of_an_attempt_that_did_not_end_is_committed(
     assert tasks.verify(local, progress=False).check().sound == 6
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed(local: str, tmp_path: Path, client: Client) -> None:
     image = random_mosaic(SHAPE, chunks=16)
     lazy = Slow(str(tmp_path / "tiles")).on(image)

@@ -83,13 +83,13 @@ def run(
     ------
     BadInput, OtherPlan
         Before any tile, if the target cannot be this run's, ``void`` is not one bool a tile, or a process of the
-        cluster has no lsdask or other versions: see ``check_workers``.
+        cluster has no lsdask or other versions (also of icechunk, for a repository): see ``check_workers``.
     Unfinished
         If the scheduler is lost, or a worker of other versions joins.
     """
     begun = time.perf_counter()
-    check_workers(client)
     target = store.text(target)
+    check_workers(client, *(["icechunk"] if store.is_repository(target) else []))
     grid = tiling.grid((template.sizes["y"], template.sizes["x"]), tile, halo=halo)
     chunk = chunk or (512 if tile % 512 == 0 else tile)
     if tile % chunk:

@@ -36,13 +36,15 @@ class Stranger(Unfinished):
     """A worker of other versions has joined a run, and computes nothing."""
 
 
-def check_workers(client: "Client | None") -> None:
+def check_workers(client: "Client | None", *also: str) -> None:
     """Refuse a cluster of which some process would compute something else than this one, or cannot.
 
     Parameters
     ----------
     client : distributed.Client or None
         Its scheduler and the workers that it has now are asked; None is this process.
+    *also : str
+        Packages that workers need besides, for what they are given to open.
 
     Raises
     ------
@@ -51,14 +53,15 @@ def check_workers(client: "Client | None") -> None:
     """
     if client is None:
         return
-    told: Any = client.get_versions(packages=list(ALIKE))  # moves no code, which another Python could not run
+    told: Any = client.get_versions(packages=[*ALIKE, *also])  # moves no code, which another Python could not run
     held = {SCHEDULER: told["scheduler"]["packages"]}
     held |= {_worker(address): one["packages"] for address, one in told["workers"].items()}
     refuse({name: {"python": packages["python"].rsplit(".", 2)[0]} for name, packages in held.items()})
     refuse({SCHEDULER: {"lsdask": client.run_on_scheduler(_probe())}})
     own = client.run(_probe(), on_error="ignore")  # a worker that ends just now is not asked
     asked = {_worker(address): found for address, found in own.items() if _worker(address) in held}
-    refuse({name: {"lsdask": found, **{one: held[name][one] for one in ALIKE}} for name, found in asked.items()})
+    packages = {name: {one: held[name][one] for one in (*ALIKE, *also)} for name in asked}
+    refuse({name: {"lsdask": found, **packages[name]} for name, found in asked.items()}, *also)
 
 
 def _worker(address: str) -> str:
@@ -78,9 +81,9 @@ def _probe() -> Callable[[], str | None]:
     return own
 
 
-def refuse(told: Mapping[str, Versions]) -> None:
+def refuse(told: Mapping[str, Versions], *also: str) -> None:
     """Raise BadInput, naming the first, if processes have other versions than this one."""
-    ours = versions()
+    ours = versions(*also)
     found = {name: differences(theirs, ours) for name, theirs in told.items()}
     strange = [name for name, differ in found.items() if differ]
     if strange:
@@ -93,12 +96,12 @@ def refuse(told: Mapping[str, Versions]) -> None:
 # Versions
 
 
-def versions() -> Versions:
-    """Give the versions that all processes of a run share."""
+def versions(*also: str) -> Versions:
+    """Give the versions that all processes of a run share, and those of further packages."""
     return {
         "lsdask": lsdask.__version__,
         "python": ".".join(map(str, sys.version_info[:3])),
-        **{name: _installed(name) for name in ALIKE},
+        **{name: _installed(name) for name in (*ALIKE, *also)},
     }
 
 
