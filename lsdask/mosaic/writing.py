@@ -37,7 +37,8 @@ def write(
     path : str or Path
         The target store, made if there is nothing: a local path, ``s3://``, ``gs://`` or ``az://`` (with the extra
         ``cloud``), or ``icechunk:`` before a local path or ``s3://`` (with the extra ``icechunk``), where a run is
-        one commit: what a killed one has not committed is lost.
+        one commit, made by this process: if it is killed nothing is committed, if a worker is only its shards in
+        flight are computed again.
     chunk, shard : int
         Sides of a chunk and of a shard, in pixels; a shard is a task.
     client : distributed.Client, optional
