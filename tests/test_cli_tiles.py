@@ -160,7 +160,17 @@ def test_scenes_that_overlap_share_no_ground_between_splits(folder: Path, tmp_pa
         (["--mask", "{twos}"], "mask must hold 1 (landslide), 0 (not) and 255 (unknown). Got 2."),
         (["--block", "1000"], "tiles must be enough, and far enough apart, for every side. Got no tile for"),
         (["--test", "up"], "test must be one of ['east', 'west', 'south', 'north'], polygons, or a window"),
-        (["--scores", "{scores}"], "mask must be given with scores."),
+        (["--scores", "{scores}"], "mask must be given with scores. Got none. Pass --mask."),
+        (["--positive"], "mask must be given with positive."),
+        (["--hard", "1", "--mask", "{mask}"], "scores must be given with hard."),
+        (["--draw", "5"], "mask must be given with draw."),
+        (["--balance", "positive"], "mask must be given with balance."),
+        (["--balance", "cluster"], "clusters must be given with balance."),
+        (["--k", "3"], "clusters must be given with k."),
+        (["--fold", "1"], "folds must be given with fold."),
+        (["--fractions", "nan,nan,nan"], "fractions must be three shares that sum to 1."),
+        (["--mask", "{none}"], "mask must hold polygons. Got none in"),
+        (["--seed", "-1"], "seed must be a whole number, at least 0. Got seed=-1."),
         (["--also", "{east}", "--mask", "{mask}"], "mask must be one for each of the 2 mosaics. Got 1."),
         (["--also", "{east}", "--mask", "{mask}", "--mask", "{mask}"], "mask must lie on the grid of valid"),
         (["--folds", "3", "--fold", "3"], "fold must be from 0 to 2. Got fold=3."),
@@ -179,8 +189,12 @@ def test_bad_input_is_one_line_and_writes_nothing(
     ls.store.write(ls.schema.wrap(np.full_like(mask.values, 2), ls.schema.geobox(mask), ("y", "x"), name="mask"),
                    tmp_path / "twos.zarr")  # fmt: skip
     gpd.GeoDataFrame(geometry=[shapely.box(0, 0, 1, 1)], crs="EPSG:32723").to_file(tmp_path / "far.gpkg")
+    gpd.GeoDataFrame(geometry=[], crs="EPSG:32723").to_file(tmp_path / "none.gpkg")
     named = {name: folder / f"{name}.zarr" for name in ("east", "mask", "scores")}
-    filled = [part.format(far=tmp_path / "far.gpkg", twos=tmp_path / "twos.zarr", **named) for part in arguments]
+    filled = [
+        part.format(far=tmp_path / "far.gpkg", twos=tmp_path / "twos.zarr", none=tmp_path / "none.gpkg", **named)
+        for part in arguments
+    ]
     out = tmp_path / "out"
     out.mkdir()
     monkeypatch.setattr(
@@ -194,3 +208,18 @@ def test_bad_input_is_one_line_and_writes_nothing(
     assert said in stderr
     assert stderr.count("\n") == 1
     assert list(out.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("places", "said"),
+    [
+        (("{west}", "{out}/t.csv"), "out must name a .parquet file. Got out="),
+        (("{west}", "{out}/none/t.parquet"), "out must lie in a folder that is there. Got out="),
+        (("{mask}", "{out}/t.parquet"), "mosaic must have dims ('band', 'y', 'x'). Got ('y', 'x')."),
+    ],
+)
+def test_places_that_cannot_be_are_named_and_nothing_is_written(folder: Path, places, said, tmp_path: Path) -> None:
+    named = {"west": folder / "west.zarr", "mask": folder / "mask.zarr", "out": tmp_path}
+    with pytest.raises(BadInput, match=re.escape(said)):
+        runner.invoke(cli.app, ["tiles", *(part.format(**named) for part in places)], catch_exceptions=False)
+    assert list(tmp_path.iterdir()) == []

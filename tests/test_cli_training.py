@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import lsdask as ls
 from lsdask import cli
-from lsdask.cli.training import augment_of
+from lsdask.cli.training import augment_of, pooled
 from lsdask.errors import BadInput
 
 runner = CliRunner()
@@ -174,6 +174,44 @@ def test_another_run_and_other_bands_are_one_line(folder, tmp_path, monkeypatch,
     ls.models.save(ls.models.build("linknet", bands=["red", "dem"]), tmp_path / "two")
     arguments = [str(part) for part in ("train", *places(folder), tmp_path / "n", "--model", tmp_path / "two")]
     assert_one_line(arguments, "train must have the model's bands in its order, ('red', 'dem')", monkeypatch, capsys)
+
+
+def test_a_run_that_is_refused_leaves_the_folder_as_it_was(folder, tmp_path, monkeypatch, capsys):
+    lsdask("train", *places(folder), tmp_path / "m", *SMALL, "--epochs", 1)
+    held = {path.name: path.read_bytes() for path in (tmp_path / "m").iterdir()}
+    for out in ("m", "new"):
+        arguments = [str(part) for part in ("train", *places(folder), tmp_path / out, *SMALL)]
+        assert_one_line([*arguments, "--loss", "mse"], "loss must be one of bce", monkeypatch, capsys)
+        assert_one_line([*arguments, "--seed", str(10**30)], "seed must be at least 0 and below 2", monkeypatch, capsys)
+    arguments = [str(part) for part in ("train", *places(folder), tmp_path / "m", *SMALL, "--resume")]
+    assert_one_line(arguments, "holds another run (epochs: 1 -> 2)", monkeypatch, capsys)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "m").iterdir()} == held
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "file").touch()
+    arguments = [str(part) for part in ("train", *places(folder), tmp_path / "file", *SMALL)]
+    assert_one_line(arguments, "out must name a folder. Got out=", monkeypatch, capsys)
+
+
+def test_a_run_that_began_and_fails_keeps_its_options(folder, tmp_path, monkeypatch):
+    def begun(*_: object, folder: Path, **__: object) -> None:
+        (folder / "last.ckpt").touch()
+        raise BadInput("the training loss must be finite.")
+
+    monkeypatch.setattr(ls.training, "fit", begun)
+    with pytest.raises(BadInput, match="be finite"):
+        lsdask("train", *places(folder), tmp_path / "m", *SMALL, "--lr", 9)
+    assert tomllib.loads((tmp_path / "m" / "train.toml").read_text())["lr"] == 9
+
+
+def test_void_scenes_have_no_part_in_the_normalisation():
+    image = ls.synthetic.landscape((32, 32), seed=1).scene
+    void = image.copy(data=np.zeros_like(image.values))
+    mean, std = pooled([ls.statistics.bands(each) for each in (void, image)])
+    alone = pooled([ls.statistics.bands(image)])
+    np.testing.assert_allclose([mean, std], alone)
+    assert ls.schema.nodata(image) == 0
+    with pytest.raises(BadInput, match=r"mosaic must have pixels with data in all bands\. Got none"):
+        pooled([ls.statistics.bands(void)])
 
 
 def assert_one_line(

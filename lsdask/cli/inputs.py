@@ -15,6 +15,14 @@ if TYPE_CHECKING:
 POLYGONS = (".geojson", ".json", ".gpkg", ".parquet", ".shp", ".fgb")
 
 
+def mosaics_of(path: str, also: "Sequence[str] | None") -> "dict[str, xr.DataArray]":
+    """Open mosaics, by their paths."""
+    images = {each: ls.store.open(each) for each in dict.fromkeys([path, *(also or [])])}
+    for image in images.values():
+        ls.schema.check(image, ls.schema.MOSAIC, "mosaic")
+    return images
+
+
 def mask_of(path: Path, like: "xr.DataArray") -> "xr.DataArray":
     """Open a mask store, or burn polygons on the grid of an image."""
     if path.suffix.lower() in POLYGONS:
@@ -23,9 +31,12 @@ def mask_of(path: Path, like: "xr.DataArray") -> "xr.DataArray":
 
 
 def masks_of(paths: "Sequence[Path]", images: "Sequence[xr.DataArray]") -> "list[xr.DataArray]":
-    """Open a mask for each image, or burn the polygons of one file on the grid of each."""
+    """Open a mask for each image, or burn the polygons of one file, of which there are some, on the grid of each."""
     if len(paths) == 1 and paths[0].suffix.lower() in POLYGONS:
-        paths = [*paths] * len(images)
+        polygons = ls.inventory.load(there(paths[0], "mask"))
+        if polygons.empty:
+            raise BadInput(sentence("mask", "hold polygons", f"none in {paths[0]}"))
+        return [ls.inventory.rasterize(polygons, image) for image in images]
     if len(paths) != len(images):
         raise BadInput(sentence("mask", f"be one for each of the {len(images)} mosaics", f"{len(paths)}"))
     return [mask_of(path, image) for path, image in zip(paths, images)]

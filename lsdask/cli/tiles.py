@@ -10,7 +10,7 @@ from rich.table import Table
 
 import lsdask as ls
 from lsdask.cli.app import Store, app, console, floats
-from lsdask.cli.inputs import labels_of, masks_of
+from lsdask.cli.inputs import labels_of, masks_of, mosaics_of
 from lsdask.errors import BadInput, sentence
 
 if TYPE_CHECKING:
@@ -120,7 +120,16 @@ def tiles(
 
     No ground is seen by two splits, also where mosaics overlap. A grid of any size is written a band at a time.
     """
-    images = {path: ls.store.open(path) for path in dict.fromkeys([mosaic, *(also or [])])}
+    _check_out(out)
+    _check_needs(
+        mask={"positive": positive, "scores": scores, "balance": balance == "positive", "hard": hard is not None,
+              "draw": draw is not None and balance is None},
+        scores={"hard": hard is not None},
+        clusters={"k": k is not None, "balance": balance == "cluster"},
+        folds={"fold": fold},
+        given={"mask": mask, "scores": scores, "clusters": clusters, "folds": folds},
+    )  # fmt: skip
+    images = mosaics_of(mosaic, also)
     layers = _layers(images, mask, clusters, k, scores, threshold)
     places = {"method": method, "size": size, "overlap": overlap, "n": n, "seed": seed}
     described = _described(images, layers, places, min_valid)
@@ -141,6 +150,22 @@ def tiles(
     _show(out)
 
 
+def _check_out(out: Path) -> None:
+    """Raise BadInput, before anything is read, where no table can be written."""
+    if out.suffix != ".parquet" or out.is_dir():
+        raise BadInput(sentence("out", "name a .parquet file", f"out={out}"))
+    if not out.parent.is_dir():
+        raise BadInput(sentence("out", "lie in a folder that is there", f"out={out}", f"Make {out.parent}"))
+
+
+def _check_needs(given: dict[str, Any], **needs: dict[str, Any]) -> None:
+    """Raise BadInput if an option is asked for that does nothing without another, which is not given."""
+    for needed, options in needs.items():
+        for option, asked in options.items():
+            if asked and not given[needed]:
+                raise BadInput(sentence(needed, f"be given with {option}", "none", f"Pass --{needed}"))
+
+
 def _scenes(images: "dict[str, xr.DataArray]") -> Any:
     return images if len(images) > 1 else next(iter(images.values()))
 
@@ -154,8 +179,6 @@ def _layers(
     threshold: float,
 ) -> "list[dict[str, xr.DataArray]]":
     """Open what is counted in each mosaic."""
-    if scores and not masks:
-        raise BadInput(sentence("mask", "be given with scores", "none", "Pass --mask"))
     given = zip(
         images.values(),
         masks_of(masks, list(images.values())) if masks else [None] * len(images),

@@ -2,7 +2,8 @@
 
 import json
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,8 +11,8 @@ import typer
 
 import lsdask as ls
 from lsdask.cli.app import Store, app, console, there
-from lsdask.cli.inputs import masks_of, streams_of
-from lsdask.errors import BadInput, sentence
+from lsdask.cli.inputs import masks_of, mosaics_of, streams_of
+from lsdask.errors import BadInput, LsdaskError, sentence
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 CONFIG = "train.toml"
 """In the model folder: what every option was."""
+
+LAST = "last.ckpt"
+"""In the model folder: the state of a run that has begun, as ``training`` writes it."""
 
 
 def configure(context: typer.Context, path: Path | None) -> Path | None:
@@ -78,23 +82,53 @@ def train(
     The folder holds the model, history.csv, the curves as PNG, last.ckpt to go on from, and train.toml, which
     `--config` reads.
     """
-    images = {path: ls.store.open(path) for path in dict.fromkeys([mosaic, *(also or [])])}
+    images = mosaics_of(mosaic, also)
     masks = masks_of([mask, *map(Path, also_mask or [])], list(images.values()))
     learn, judge = streams_of(images, masks, tiles, batch, seed)
     begun = _model(list(images.values()), network, encoder, weights, model, seed)
     if freeze:
         begun.freeze_encoder()
     changes = augment_of(augment, begun.spec.bands)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / CONFIG).write_text(_config_of(context.params))
-    done = ls.training.fit(
-        begun, learn, judge, epochs=epochs, folder=out, loss=loss, lr=lr, optimizer=optimizer,
-        weight_decay=weight_decay, schedule=schedule, monitor=monitor, patience=patience, augment=changes,
-        accumulate=accumulate, clip=clip, precision=precision, device=device, devices=devices, seed=seed,
-        resume=resume, tensorboard=tensorboard,
-    )  # fmt: skip
+    with _told(out, _config_of(context.params)):
+        done = ls.training.fit(
+            begun, learn, judge, epochs=epochs, folder=out, loss=loss, lr=lr, optimizer=optimizer,
+            weight_decay=weight_decay, schedule=schedule, monitor=monitor, patience=patience, augment=changes,
+            accumulate=accumulate, clip=clip, precision=precision, device=device, devices=devices, seed=seed,
+            resume=resume, tensorboard=tensorboard,
+        )  # fmt: skip
     _draw(done, out)
     console.print(f"Wrote {done.folder}", highlight=False)
+
+
+@contextmanager
+def _told(out: Path, options: str) -> Iterator[None]:
+    """Write the options of a run into its folder; of one that is refused before it leaves a state, take them back."""
+    if out.exists() and not out.is_dir():
+        raise BadInput(sentence("out", "name a folder", f"out={out}"))
+    path, state = out / CONFIG, out / LAST
+    before, at = path.read_text() if path.exists() else None, _time(state)
+    out.mkdir(parents=True, exist_ok=True)
+    path.write_text(options)
+    try:
+        yield
+    except LsdaskError:
+        if _time(state) == at:
+            _put_back(path, before)
+        raise
+
+
+def _time(path: Path) -> int | None:
+    return path.stat().st_mtime_ns if path.exists() else None
+
+
+def _put_back(path: Path, before: str | None) -> None:
+    """Give a file the text that it had; remove one that was not there, and its folder if that is now empty."""
+    if before is not None:
+        path.write_text(before)
+        return
+    path.unlink()
+    with suppress(OSError):
+        path.parent.rmdir()
 
 
 def _model(
@@ -113,6 +147,9 @@ def pooled(images: "Sequence[xr.Dataset]") -> "tuple[np.ndarray, np.ndarray]":
     import numpy as np
 
     count, mean, std = (np.stack([each[name].values for each in images]) for name in ("count", "mean", "std"))
+    if not count.sum(axis=0).all():
+        raise BadInput(sentence("mosaic", "have pixels with data in all bands", "none"))
+    mean, std = np.where(count, mean, 0.0), np.where(count, std, 0.0)  # NaN where one of several has no pixel
     whole = np.average(mean, axis=0, weights=count)
     return whole, np.sqrt(np.average(std**2 + (mean - whole) ** 2, axis=0, weights=count))
 

@@ -234,6 +234,6 @@ def _divided(
 
 
 def _check_fractions(fractions: tuple[float, float, float]) -> None:
-    if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
+    if len(fractions) != 3 or min(fractions) < 0 or not abs(sum(fractions) - 1) <= 1e-6:
         do = "Pass (train, valid, test) such as (0.7, 0.15, 0.15)"
         raise BadInput(sentence("fractions", "be three shares that sum to 1", f"fractions={fractions}", do))
