@@ -305,6 +305,12 @@ def test_spreading_never_needs_more_reads_than_the_buffer_keeps(reads, keep, til
         assert ((needed_by <= time) & (last >= time)).sum() <= keep
 
 
+def test_no_tile_comes_before_the_buffer_is_full():
+    complete = np.repeat([0, 1], 1000)
+    first = complete[planning.spread(complete, 10, 2, [1])][:200]
+    assert 0.2 < first.mean() < 0.5  # a third: of read 0 in one read's time, of read 1 in two
+
+
 def test_a_buffer_that_holds_everything_shuffles_as_well_as_a_permutation():
     order = planning.spread(np.repeat(np.arange(20), 100), 20, 50, [1])
     neighbours = np.corrcoef(order[:-1], order[1:])[0, 1]
@@ -476,6 +482,7 @@ def test_a_torn_shard_is_named(tmp_path):
         ),
         ({"tiles": pd.DataFrame({"y": [0]})}, "have the column 'x'"),
         ({"mask": wrapped(np.zeros((90, 131), "uint8"))}, r"mask must have the image's shape \(90, 130\)"),
+        ({"mask": wrapped(np.zeros((90, 130), "float32"))}, r"mask must be uint8. Got float32. Use mask.astype"),
         ({"mask": wrapped(np.zeros((1, 90, 130), "uint8"))}, r"mask must have dims \('y', 'x'\)"),
         ({"batch_size": 2.5}, r"batch_size must be a whole number, at least 1. Got batch_size=2.5"),
         ({"seed": -1}, "seed must be a whole number, at least 0"),

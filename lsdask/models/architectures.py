@@ -19,6 +19,9 @@ from lsdask.models.spec import Spec
 CLASSIFIER = "classifier"
 """The network that gives a class a tile."""
 
+SEEDS = 2**63
+"""Seeds are below this, as torch holds them."""
+
 Built = tuple[nn.Module, int]
 """A network and the stride that its input's sides must be divisible by."""
 
@@ -41,12 +44,14 @@ def assemble(spec: Spec, *, weights: str | None = None, seed: int = 0) -> Segmen
     Raises
     ------
     BadInput
-        If the architecture or the encoder is unknown, or an option does not fit them.
+        If the architecture or the encoder is unknown, an option does not fit them, or the seed is out of range.
     NotFound
         If ``weights`` cannot be downloaded.
     """
     if spec.name not in NAMES:
         raise BadInput(sentence("name", f"be one of {', '.join(NAMES)}", f"name={spec.name!r}"))
+    if not 0 <= seed < SEEDS:
+        raise BadInput(sentence("seed", "be at least 0 and below 2**63", f"seed={seed}"))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net, stride = NAMES[spec.name](spec, weights)

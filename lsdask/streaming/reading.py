@@ -118,7 +118,7 @@ def source_of(
     Raises
     ------
     BadInput
-        If a layer has other dims, a band's name comes twice, or the mask is off the grid.
+        If a layer has other dims, a band's name comes twice, or the mask is not uint8 or off the grid.
     """
     for i, image in enumerate(images):
         schema.check(image, schema.MOSAIC, _name(i, len(images)))
@@ -128,7 +128,7 @@ def source_of(
         do = "Name them apart: image.assign_coords(band=[...])"
         raise BadInput(sentence("images", "have bands of different names", f"{', '.join(twice)} twice", do))
     first = images[0]
-    _check_mask_grid(mask, first)
+    _check_mask(mask, first)
     fits = [i == 0 or _on_grid(image, first, i) for i, image in enumerate(images)]
     here = [image for image, fit in zip(images, fits) if fit]
     cell = _cell([chunk for chunk in map(chunk_of, [*here, mask]) if chunk], sampling.shape_of(first))
@@ -197,11 +197,13 @@ def _resampled(image: xr.DataArray, first: xr.DataArray, cell: tuple[int, int]) 
     return terrain.resample(image, first.chunk({"y": cell[0], "x": cell[1]}))
 
 
-def _check_mask_grid(mask: xr.DataArray | None, image: xr.DataArray) -> None:
-    """Raise BadInput if a mask is off the image's grid, or of another shape where either has no CRS."""
+def _check_mask(mask: xr.DataArray | None, image: xr.DataArray) -> None:
+    """Raise BadInput if a mask is not uint8, off the image's grid, or of another shape where either has no CRS."""
     if mask is None:
         return
     schema.check(mask, schema.MASK, "mask")
+    if mask.dtype not in (np.uint8, bool):  # of floats, what lies between two classes would pass for a class
+        raise BadInput(sentence("mask", "be uint8", str(mask.dtype), "Use mask.astype('uint8')"))
     if _has_crs(mask) and _has_crs(image):
         schema.on_grid(mask, image, "mask", "image")
     elif mask.shape != sampling.shape_of(image):

@@ -79,8 +79,8 @@ class TileStream(Stream):
     ------
     BadInput
         If the tile index is empty, of several sizes or not inside the image, layers have bands of the same name, or
-        the mask is off the image's grid. On iterating, if a tile's mask holds other values, or without ``shuffle``
-        the table's order needs more memory than ``buffer``.
+        the mask is not uint8 or off the image's grid. On iterating, if a tile's mask holds other values, or without
+        ``shuffle`` the table's order needs more memory than ``buffer``.
     Unreadable
         On iterating, if a window cannot be read twice running; names the window and the chunk. A stored object
         that was there when the stream was made and is gone cannot be read either, but on a web server, which lists
