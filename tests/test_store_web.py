@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -108,13 +109,15 @@ def test_plain_xarray_reads_it_by_http(server: webdav.Server, url: str) -> None:
     mosaic.write(image(), url, **OPTIONS).check()
     mosaic.overviews(url, progress=False)[-1].check()
     options = {"headers": {"Authorization": f"Basic {SIGNED}"}}
-    plain = xr.open_zarr(url.replace(" ", "%20"), storage_options=options, consolidated=True, mask_and_scale=False)
+    options = {"storage_options": options, "consolidated": True, "mask_and_scale": False}
+    plain = xr.open_zarr(url.replace(" ", "%20"), **options)
     np.testing.assert_array_equal(plain["mosaic"].values, image().values)
     assert list(plain["band"].values) == list(image()["band"].values)
-    half = xr.open_zarr(
-        url.replace(" ", "%20"), group="overviews/1", storage_options=options, consolidated=False, mask_and_scale=False
-    )
+    half = xr.open_zarr(url.replace(" ", "%20"), group="overviews/1", **options)
     np.testing.assert_array_equal(half["mosaic"].values, store.open(folder(server, url), level=1).values)
+    assert {"/", "/overviews/1", "/overviews/2"} <= set(
+        xr.open_groups(url.replace(" ", "%20"), engine="zarr", **options)
+    )
 
 
 def test_overviews_are_as_in_a_folder(server: webdav.Server, url: str, tmp_path: Path) -> None:
@@ -329,7 +332,7 @@ def test_a_server_that_only_reads_is_refused_before_anything_is_computed(
 )
 def test_a_server_that_is_none_for_writing(troubled: webdav.Troubled, tmp_path: Path, status: int, said: str) -> None:
     log = tmp_path / "log"
-    troubled.answers = {(method, ""): status for method in ("MKCOL", "PUT", "DELETE")}
+    troubled.answers = {(method, ""): repeat(status) for method in ("MKCOL", "PUT", "DELETE")}
     for act in (mosaic.write, store.write):
         with pytest.raises(BadInput, match=f"path must {said}"):
             act(image(log=str(log)), f"{troubled.url}/{status}/a.zarr", chunk=16, shard=32)
@@ -337,11 +340,20 @@ def test_a_server_that_is_none_for_writing(troubled: webdav.Troubled, tmp_path: 
 
 
 def test_a_server_that_takes_files_and_makes_no_folders_is_refused(troubled: webdav.Troubled) -> None:
-    troubled.answers = {("MKCOL", ""): 405}
+    troubled.answers = {("MKCOL", ""): repeat(405)}
     begun = time.monotonic()
     with pytest.raises(BadInput, match="takes PUT, DELETE and MKCOL"):
         mosaic.write(image(), f"{troubled.url}/a.zarr", **OPTIONS)
     assert time.monotonic() - begun < 2
+
+
+def test_a_folder_that_another_makes_at_the_same_moment(troubled: webdav.Troubled) -> None:
+    """Apache then says once that it is forbidden, and from then on that it is there."""
+    target = f"{troubled.url}/at once/a.zarr"
+    troubled.answers = {("MKCOL", "mosaic/c/0"): iter([403]), ("MKCOL", ".lock"): iter([403])}
+    mosaic.write(image(), target, **OPTIONS).check()
+    assert troubled.refused == 2
+    np.testing.assert_array_equal(store.open(target).values, image().values)
 
 
 @pytest.mark.parametrize(
@@ -357,7 +369,7 @@ def test_a_shard_that_the_server_refuses_is_named_and_the_rest_is_done(
     server: webdav.Server, troubled: webdav.Troubled, status: int, said: str
 ) -> None:
     target = f"{troubled.url}/{status}/b.zarr"
-    troubled.answers = {("PUT", "mosaic/c/0/1/2"): status}
+    troubled.answers = {("PUT", "mosaic/c/0/1/2"): repeat(status)}
     report = mosaic.write(image(), target, retries=0, **OPTIONS)
     with pytest.raises(Unfinished, match=rf"tile \(1, 2\): .*path must {said}"):
         report.check()
@@ -378,7 +390,7 @@ def test_a_server_in_trouble_is_waited_for(troubled: webdav.Troubled) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_server_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_gone() -> None:
     for act in (store.open, lambda url: leases.Lease(url).acquire()):
         with pytest.raises(
             Unreadable, match=r"path must name a server that answers. Got path=http://127.0.0.1:1/a.zarr, which"
@@ -389,7 +401,7 @@ def test_a_server_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_server_that_lists_nothing_is_written_too(server: webdav.Server, troubled: webdav.Troubled) -> None:
     """As nginx does not."""
     target = f"{troubled.url}/unlisted/a.zarr"
-    troubled.answers = {("PROPFIND", ""): 405}
+    troubled.answers = {("PROPFIND", ""): repeat(405)}
     mosaic.write(image(), target, **OPTIONS).check()
     mosaic.overviews(target, progress=False)[-1].check()
     assert tasks.status(target).to_do == 0

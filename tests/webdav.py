@@ -73,7 +73,7 @@ class Troubled(s3.Troubled):
     Attributes
     ----------
     answers : dict
-        From a method and a part of a path to a status.
+        From a method and a part of a path to the next statuses; when they end, requests are passed on again.
     asked : list of str
         Methods and paths of all requests.
     """
@@ -81,7 +81,7 @@ class Troubled(s3.Troubled):
     def __init__(self, server: Server) -> None:
         super().__init__(server)  # type: ignore[arg-type]
         self.RequestHandlerClass = _Pass
-        self.answers: dict[tuple[str, str], int] = {}
+        self.answers: dict[tuple[str, str], Iterator[int]] = {}
         self.asked: list[str] = []
 
 
@@ -92,8 +92,8 @@ class _Pass(s3._Pass):
 
     def _pass(self) -> None:
         self.server.asked.append(f"{self.command} {self.path}")
-        for (method, part), status in self.server.answers.items():
-            if self.command == method and part in self.path:
+        for (method, part), statuses in self.server.answers.items():
+            if self.command == method and part in self.path and (status := next(statuses, None)) is not None:
                 self._body()
                 self.server.refused += 1
                 return self._fail(status)

@@ -1,12 +1,12 @@
-"""Web servers as stores: any is read; one that speaks WebDAV, as Nextcloud, Apache and nginx can, is written too.
+"""Web servers as stores: any is read; one that speaks WebDAV, as Apache, nginx and Nextcloud can, is written too.
 
 obstore gets, puts and deletes. What else a store needs (RFC 4918) is asked for here, by requests: as of 0.12, obstore
 makes no collection above its own address, fails where another thread has just made one, cuts what is longer than
-5 MB into parts that no such server takes, and lists names that lead nowhere. Servers differ in the rest: nginx has
-neither listing nor conditions nor locks, Nextcloud no locks, Apache no listing of all below. So a run needs nothing
-but GET, PUT, DELETE and MKCOL.
+5 MB into parts that no such server takes, and lists names that lead nowhere. Servers differ in the rest, as seen with
+Apache 2.4 and nginx 1.22: nginx knows no listing, no conditions and no locks, Apache lists no more than one folder at
+a time. So a run needs nothing but GET, HEAD, PUT, DELETE and MKCOL.
 
-Who may write is said by ``GDAL_HTTP_USERPWD``, as to GDAL, which reads scenes from such servers, or by a line of
+Who asks is said by ``GDAL_HTTP_USERPWD``, as to GDAL, which reads scenes from such servers, or by a line of
 ``~/.netrc``; each process reads them for itself, so that no store, graph or message holds a password.
 """
 
@@ -36,14 +36,14 @@ TRIES = 8
 TIMEOUT_SECONDS = 300
 """How long a request may take: a shard through a slow line, where obstore would give up after 30 s."""
 
-CREATED, LISTED, MISSING, NOT_ALLOWED, NO_PARENT, UNKNOWN = 201, 207, 404, 405, 409, 501
+CREATED, LISTED, FORBIDDEN, MISSING, NOT_ALLOWED, NO_PARENT, UNKNOWN = 201, 207, 403, 404, 405, 409, 501
 """What servers answer."""
 
 _NAME = "Set GDAL_HTTP_USERPWD=user:password, or give the server a line in ~/.netrc"
 
 _CAUSES: dict[int, tuple[type[LsdaskError], str, str, str]] = {
     **dict.fromkeys(
-        (401, 403),
+        (401, FORBIDDEN),
         (
             BadInput,
             "be open to these credentials",
@@ -151,7 +151,11 @@ def mkcol(url: str) -> int:
     int
         Or ``NO_PARENT`` if there is nothing to make it in; ``NOT_ALLOWED`` or ``UNKNOWN`` if the server makes none.
     """
-    return int(ask("MKCOL", f"{url}/", also=(NOT_ALLOWED, NO_PARENT, UNKNOWN)).status_code)
+    also = (NOT_ALLOWED, NO_PARENT, UNKNOWN)
+    answer = ask("MKCOL", f"{url}/", also=(*also, FORBIDDEN)).status_code
+    if answer == FORBIDDEN:  # what Apache tells those who are later by less than a moment, once
+        answer = ask("MKCOL", f"{url}/", also=also).status_code
+    return int(answer)
 
 
 def remove(url: str) -> None:
