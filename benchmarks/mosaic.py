@@ -3,11 +3,13 @@
 Fifty items of four single-band COGs, which overlap on one grid, become one mosaic in Zarr: the first known look on
 top, or (``--method median``) the median of all looks. Each contender runs in a process of its own; its memory is what
 it peaks at above what its imports take. Prints one JSON line. ``--sizes`` measures instead the peak memory of
-``mosaic.write`` on images of those sizes.
+``mosaic.write`` on images of those sizes; ``--cog`` that of ``mosaic.to_cog`` and, where ``odc-geo[tiff]`` is
+installed, of odc-geo's ``save_cog_with_dask`` on threads.
 """
 
 import argparse
 import datetime
+import importlib.util
 import json
 import shutil
 import subprocess
@@ -148,11 +150,36 @@ IMPORTS = {
     "odc": "import odc.stac, xarray, zarr, dask.array",
     "stackstac": "import stackstac, xarray, zarr, dask.array",
     "memory": "import lsdask.mosaic, distributed",
+    "cog": "import lsdask.mosaic, distributed",
+    "cog_odc": "import lsdask.mosaic, distributed, odc.geo.cog, odc.geo.xr, tifffile, imagecodecs, dask.bag",
 }
 
 
 def run_memory(size: int, target: Path) -> None:
-    """Write a lazy image of ``size`` pixels a side, four bands of uint16, whose blocks are cheap to compute."""
+    """Write a lazy image to a store."""
+    import lsdask as ls
+
+    ls.mosaic.write(cheap(size), target, chunk=CHUNK, shard=SHARD, workers=2, progress=False).check()
+
+
+def run_cog(size: int, target: Path) -> None:
+    """Write a lazy image to a GeoTIFF."""
+    import lsdask as ls
+
+    ls.mosaic.to_cog(cheap(size), target, workers=2)
+
+
+def run_cog_odc(size: int, target: Path) -> None:
+    """What a user writes with odc-geo."""
+    from odc.geo.cog import save_cog_with_dask
+
+    save_cog_with_dask(
+        cheap(size), target, compression="deflate", blocksize=512, overview_resampling="average", stats=False
+    ).compute(num_workers=2)
+
+
+def cheap(size: int) -> Any:
+    """Make a lazy image of ``size`` pixels a side, four bands of uint16, whose blocks are cheap to compute."""
     import dask.array as da
     from affine import Affine
     from odc.geo.geobox import GeoBox
@@ -167,8 +194,10 @@ def run_memory(size: int, target: Path) -> None:
     column = rows.map_blocks(block, dtype="uint16", meta=np.empty((0, 0, 0), "uint16"), **shape)
     data = da.concatenate([column] * (size // CHUNK), axis=2)
     grid = GeoBox((size, size), Affine(RESOLUTION, 0, LEFT, 0, -RESOLUTION, TOP), f"EPSG:{EPSG}")
-    image = ls.schema.wrap(data, grid, ls.schema.MOSAIC, name="mosaic", coords={"band": BANDS}, nodata=0)
-    ls.mosaic.write(image, target, chunk=CHUNK, shard=SHARD, workers=2, progress=False).check()
+    return ls.schema.wrap(data, grid, ls.schema.MOSAIC, name="mosaic", coords={"band": BANDS}, nodata=0)
+
+
+SIZED: dict[str, Callable[[int, Path], None]] = {"memory": run_memory, "cog": run_cog, "cog_odc": run_cog_odc}
 
 
 def child(name: str, argument: str, target: str, method: str, shard: str) -> None:
@@ -176,8 +205,8 @@ def child(name: str, argument: str, target: str, method: str, shard: str) -> Non
     exec(IMPORTS[name])
     before = peak()
     begun = time.perf_counter()
-    if name == "memory":
-        run_memory(int(argument), Path(target))
+    if name in SIZED:
+        SIZED[name](int(argument), Path(target))
     else:
         RUNS[name](Path(argument), Path(target), method, int(shard))
     print(json.dumps({"seconds": time.perf_counter() - begun, "peak": peak() - before, "imports": before}))
@@ -221,16 +250,31 @@ def main() -> None:
     parser.add_argument("--shard", type=int, default=CHUNK, help="of lsdask; the rivals write chunks of 512 pixels")
     parser.add_argument("--repeats", type=int, default=1, help="runs of each, of which the fastest counts")
     parser.add_argument("--sizes", type=int, nargs="*", help="measure mosaic.write on images of these sizes instead")
+    parser.add_argument("--cog", type=int, nargs="*", help="measure mosaic.to_cog on images of these sizes instead")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        print(json.dumps(memory(folder, options.sizes) if options.sizes else race(folder, options)))
+        if options.cog:
+            print(json.dumps(cogs(folder, options.cog)))
+        else:
+            print(json.dumps(memory(folder, options.sizes) if options.sizes else race(folder, options)))
 
 
 def memory(folder: Path, sizes: list[int]) -> dict[str, Any]:
     """Measure the memory of ``mosaic.write`` by size."""
     found = {size: measure("memory", str(size), folder / f"{size}.zarr") for size in sizes}
     return {"benchmark": "B12 memory", "shard": SHARD, "sizes": found}
+
+
+def cogs(folder: Path, sizes: list[int]) -> dict[str, Any]:
+    """Measure memory and time of both writers of GeoTIFFs by size."""
+    names = ["cog", "cog_odc"] if importlib.util.find_spec("imagecodecs") else ["cog"]
+    found: dict[int, Any] = {}
+    for size in sizes:
+        found[size] = {name: measure(name, str(size), folder / f"{size}-{name}.tif") for name in names}
+        for path in folder.glob("*.tif"):
+            path.unlink()
+    return {"benchmark": "B12 cog", "sizes": found}
 
 
 def race(folder: Path, options: argparse.Namespace) -> dict[str, Any]:

@@ -27,3 +27,9 @@ def test_contenders_write_the_same_pixels(method: str) -> None:
 def test_memory_does_not_grow_with_the_image() -> None:
     sizes = run("--sizes", "4096", "16384")["sizes"]
     assert sizes["16384"]["MB"] < 1.3 * sizes["4096"]["MB"]
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_a_geotiff() -> None:
+    sizes = run("--cog", "4096", "16384")["sizes"]
+    assert sizes["16384"]["cog"]["MB"] < 1.3 * sizes["4096"]["cog"]["MB"]
