@@ -3,6 +3,7 @@
 import importlib.util
 import multiprocessing
 import os
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -303,6 +304,43 @@ def test_spreading_never_needs_more_reads_than_the_buffer_keeps(reads, keep, til
     last = np.array([place[complete == read].max() for read in np.unique(complete)])
     for time in range(len(order)):
         assert ((needed_by <= time) & (last >= time)).sum() <= keep
+
+
+def test_regions_come_whole_and_in_another_order_each_epoch():
+    y, x = np.divmod(np.arange(64), 8) * np.array([[10], [10]])
+    windows = np.stack([y, x, y + 10, x + 10], axis=1)  # a tile a cell, none across two
+    layout = planning.Layout((80, 80), (10, 10), 2, 2)
+    orders = set()
+    for epoch in range(5):
+        _, homes = planning.reads_shuffled(windows, layout, [0, epoch, 0])
+        region = homes // 8 // 2 * 4 + homes % 8 // 2
+        assert (region.reshape(16, 4) == region[::4, None]).all()
+        orders.add(tuple(region[::4].tolist()))
+    assert len(orders) == 5
+    assert tuple(range(16)) not in orders
+
+
+def test_batches_are_made_so_many_ahead_and_what_makes_them_is_closed():
+    made, more, closed = [], threading.Semaphore(0), threading.Event()
+
+    def make():
+        try:
+            for i in range(9):
+                made.append(i)
+                more.release()
+                yield i
+        finally:
+            closed.set()
+
+    source = make()
+    coming = holding.prepared(source, 3)
+    assert [next(coming), next(coming)] == [0, 1]
+    for _ in range(5):  # two were given, and three are ahead
+        assert more.acquire(timeout=20)
+    assert not more.acquire(timeout=0.2)
+    coming.close()
+    assert closed.is_set()
+    assert made == [0, 1, 2, 3, 4]
 
 
 def test_no_tile_comes_before_the_buffer_is_full():
