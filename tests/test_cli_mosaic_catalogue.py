@@ -118,7 +118,8 @@ def test_a_place_across_the_antimeridian(
     scenes.add(values_of(2, (70, 100)), Affine(100, 0, 182_000, 0, -100, 8_119_000), "EPSG:32701")  # east of it
     scenes.add(values_of(3, (70, 100)), Affine(100, 0, 500_000, 0, -100, 8_119_000), "EPSG:32760")  # far to the west
     lsdask("mosaic", "--stac", stac_api(scenes.items), "--collection", "wpm", "--bands", "b1",
-           "--aoi=179.96,-17.04,-179.92,-16.99", *place, "--out", tmp_path / "m.zarr", "--save-items", tmp_path / "i.json")  # fmt: skip
+           "--aoi=179.96,-17.04,-179.92,-16.99", *place,
+           "--out", tmp_path / "m.zarr", "--save-items", tmp_path / "i.json")  # fmt: skip
     assert [item.id for item in ls.scenes.read(tmp_path / "i.json")] == ["s0", "s1"]
     image = ls.store.open(tmp_path / "m.zarr")
     grid = ls.schema.geobox(image)

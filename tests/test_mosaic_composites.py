@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 
-from lsdask import mosaic, scenes, schema
+from lsdask import mosaic, scenes, schema, store
 from lsdask.errors import BadInput
 from lsdask.mosaic import reducing
 
@@ -343,16 +343,43 @@ def test_no_more_than_a_few_dates_are_in_memory_at_once(method):
     assert watch.most <= 3
 
 
+def grown(cube):
+    """A mask of a cube that looks at the chunks around."""
+    return mosaic.grow(mosaic.mask_scl(cube.isel(band=[0])), 5)
+
+
+@pytest.mark.parametrize("looks_around", ["a grown mask", "feathering"])
+def test_no_more_than_a_few_dates_are_in_memory_where_chunks_look_at_their_neighbours(looks_around):
+    watch = Watch()
+    cube = lazy_dates(8, 2048, watch=watch)
+    around = {"feather": 20} if looks_around == "feathering" else {"mask": grown(cube)}
+    image = mosaic.composite(cube, method="mean", **around)
+    got = store.reader(image).read(slice(0, 2048), slice(0, 2048))
+    assert len(watch) == 8 * 16  # each block is read once
+    assert watch.most <= 16
+    np.testing.assert_array_equal(got, image.compute(scheduler="threads").values)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("method", "most_mb"), [("first", 150), ("mean", 250), ("median", 450)])
-def test_a_hundred_dates_of_a_shard_fit_in_little_memory(method, most_mb):
+@pytest.mark.parametrize(
+    ("options", "most_mb"),
+    [
+        ("method='first'", 150),
+        ("method='mean'", 250),
+        ("method='median'", 450),
+        ("method='mean', feather=20", 400),
+        ("method='first', mask=grown(cube)", 300),
+    ],
+)
+def test_a_hundred_dates_of_a_shard_fit_in_little_memory(options, most_mb):
     code = f"""
 import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-from test_mosaic_composites import lazy_dates
+from test_mosaic_composites import grown, lazy_dates
 from lsdask import mosaic, store
 used = lambda: next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) / 1024
-image = mosaic.composite(lazy_dates(100, 2048), method={method!r})
+cube = lazy_dates(100, 2048)
+image = mosaic.composite(cube, {options})
 before = used()
 store.reader(image).read(slice(0, 2048), slice(0, 2048))
 print(used() - before)

@@ -1,8 +1,10 @@
 """The dates of a cube become one value per pixel and band.
 
-All of it is lazy. Most methods hold one date of a chunk at a time, so that a hundred dates cost the memory of one;
-the median and the medoid hold the chunk at all dates, as stored: 100 dates, 4 bands, 512 x 512 pixels of uint16 are
-210 MB. Smaller chunks hold less.
+All of it is lazy. Most methods hold one date of a chunk at a time, so that a hundred dates cost the memory of one.
+Masks that were grown and feathering look at the chunks around; a window of few chunks (``folding.TOGETHER``) is then
+held at one date at a time: 0.3 GB for 4 bands and 2048 x 2048 pixels, however many dates. The median and the medoid
+hold the chunk at all dates, as stored: 100 dates, 4 bands, 512 x 512 pixels of uint16 are 210 MB. Smaller chunks hold
+less.
 """
 
 from functools import partial
@@ -69,8 +71,7 @@ def composite(
         weights. A date whose score is void, or whose weight is not above 0, is not valid.
     feather : int
         For ``mean``: a date fades in over so many pixels from where it is not valid, so that its edges leave no seam;
-        see ``feathering.feather``. As each chunk looks at its neighbours, a window that is computed or written as one
-        is then held at all dates: 1.5 GB for 100 dates of 4 bands and 2048 x 2048 pixels.
+        see ``feathering.feather``.
 
     Returns
     -------

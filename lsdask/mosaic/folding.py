@@ -1,6 +1,6 @@
 """Lazy arrays whose chunks take their dates one at a time, or all at once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import dask.array as da
@@ -8,9 +8,12 @@ import numpy as np
 from dask._task_spec import Task, TaskRef
 from dask.base import tokenize
 from dask.blockwise import blockwise
-from dask.highlevelgraph import HighLevelGraph
+from dask.highlevelgraph import HighLevelGraph, Layer
 
-from lsdask.graphs import Chunked, Key, Node
+from lsdask.graphs import Around, Chunked, Key, Node
+
+TOGETHER = 100
+"""Most chunks that are folded date by date together, where their inputs look at their neighbours."""
 
 
 class Fold(Chunked):
@@ -18,6 +21,10 @@ class Fold(Chunked):
 
     ``step(so_far, *blocks, start=)`` receives what it gave for the dates before (None for the first), and the blocks
     of each input at the next ones, of which the first has the number ``start``. Only one of them need be in memory.
+
+    An input that looks at its neighbours, such as a grown mask, is made of blocks that several chains wait for. Were
+    these run one after the other, the blocks of all dates would be held for the last; so the chains of a window take
+    turns, one date after the other.
     """
 
     def __init__(self, name: str, step: Callable[..., Any], cube: da.Array, others: Sequence[da.Array | None]) -> None:
@@ -26,15 +33,32 @@ class Fold(Chunked):
         self.inputs = [None if array is None else (array.name, array.ndim) for array in (cube, *others)]
         self.starts = np.cumsum([0, *cube.chunks[0]])[:-1].tolist()
         self.steps = len(self.starts)
+        layers = [layer for one in others if one is not None for layer in one.dask.layers.values()]
+        self.takes_turns = any(isinstance(layer, Around) for layer in layers)
 
     def tasks(self, block: tuple[int, ...]) -> dict[Key, Node]:
         chain: dict[Key, Node] = {}
+        other, earlier = self._before(block)
         for number, start in enumerate(self.starts):
             before = TaskRef(self._key(number - 1, block)) if number else None
             reads = [None if one is None else TaskRef(_place(*one, number, block)) for one in self.inputs]
+            waits = other != block and number >= earlier
+            turn = TaskRef(self._key(number - earlier, other)) if waits else None
             key = self._key(number, block)
-            chain[key] = Task(key, self.step, before, *reads, start=start)
+            chain[key] = Task(key, _in_turn, turn, self.step, before, *reads, start=start)
         return chain
+
+    def _before(self, block: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
+        """Give the block whose turn is before that of a block, and how many dates earlier: 0 or, for the first, 1."""
+        wanted = self.wanted or ()
+        together = sorted(wanted) if self.takes_turns and 0 < len(wanted) <= TOGETHER else [block]
+        turn = together.index(block)
+        return together[turn - 1], 0 if turn else 1
+
+    def cull(self, keys: set[Any], all_hlg_keys: Collection[Any]) -> tuple[Layer, Mapping[Any, set[Any]]]:
+        part, reads = super().cull(keys, all_hlg_keys)
+        own = (self.name, f"{self.name}-until")
+        return part, {key: {one for one in needed if one[0] not in own} for key, needed in reads.items()}
 
     def _key(self, number: int, block: tuple[int, ...]) -> Key:
         last = number == len(self.starts) - 1
@@ -43,6 +67,11 @@ class Fold(Chunked):
     def block_of(self, key: Any) -> tuple[int, ...]:
         inner = isinstance(key, tuple) and key[0] == f"{self.name}-until"
         return super().block_of((self.name, *key[2:]) if inner else key)
+
+
+def _in_turn(_: Any, step: Callable[..., Any], *given: Any, start: int) -> Any:
+    """Take a step once the chain before has taken its own."""
+    return step(*given, start=start)
 
 
 def _place(name: str, ndim: int, time: int, block: tuple[int, ...]) -> Key:
