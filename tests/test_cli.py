@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import rioxarray  # noqa: F401
+import shapely
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -96,6 +97,15 @@ def test_the_steps(folder: Path) -> None:
     out = lsdask("polygons", folder / "scores.zarr", folder / "found.gpkg", "--threshold", 0.01)
     assert f"Wrote {len(gpd.read_file(folder / 'found.gpkg')):,} landslides" in out
 
+    lsdask("report", folder / "mosaic.zarr", folder / "scores.zarr", folder / "slides.gpkg", folder / "report.html",
+           "--tiles", folder / "tiles.parquet", "--model", folder / "model", "--polygons", folder / "found.gpkg",
+           "--clusters", folder / "clusters.zarr", "--name", "the Andes")  # fmt: skip
+    page = (folder / "report.html").read_text()
+    assert "Landslides of the Andes" in page
+    assert f"{written['f1']:.4f}" in page
+
+    out = lsdask("info", folder / "mosaic.zarr", "--png", folder / "mosaic.png")
+    assert "True colour" in out
     out = lsdask("info", folder / "scores.zarr", "--png", folder / "scores.png")
     assert "█" * 80 in out
     assert Image.open(folder / "scores.png").size > (300, 300)
@@ -123,6 +133,10 @@ def test_help_explains() -> None:
     ("arguments", "said"),
     [
         (["info", "nowhere.zarr"], "path must name a Zarr group. Got path=nowhere.zarr, where there is none."),
+        (["info", "[red].zarr"], "Got path=[red].zarr"),
+        (["info", "[/red]:smile:.zarr"], "Got path=[/red]:smile:.zarr"),
+        (["info", "{whole}", "--png", "no/a.png"], "no/a.png: No such file or directory."),
+        (["report", "{whole}", "{whole}", "{whole}", "no/a.html", "--tiles", "t", "--model", "m"], "out must lie in a"),
         (["mosaic", "nothing/*.tif", "--out", "m.zarr"], "paths must"),
         (["cluster", "{whole}", "c.zarr", "--k", "two"], "k must be whole numbers with commas between. Got k=two."),
         (["tiles", "{whole}", "t.parquet", "--clusters", "{whole}"], "clusters must be a store that `lsdask cluster`"),
@@ -152,3 +166,31 @@ def test_bad_input_is_one_line(
     assert stderr.startswith("lsdask: ")
     assert said in stderr
     assert stderr.count("\n") == 1
+
+
+@pytest.mark.filterwarnings("default:.*have been mended")
+def test_a_warning_is_one_line_and_names_no_code(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    slides = gpd.read_file(folder / "slides.gpkg")[["geometry"]]
+    x, y = slides.geometry[0].centroid.coords[0]
+    bow = shapely.Polygon([(x - 40, y - 40), (x + 40, y + 40), (x + 40, y - 40), (x - 40, y + 40)])
+    gpd.GeoDataFrame(geometry=[*slides.geometry, bow], crs=slides.crs).to_file(tmp_path / "bow.gpkg")
+    places = [str(folder / "whole.zarr"), str(tmp_path / "tiles.parquet"), "--mask", str(tmp_path / "bow.gpkg")]
+    monkeypatch.setattr(sys, "argv", ["lsdask", "tiles", *places, "--size", "32", "--block", "64"])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    stderr = capsys.readouterr().err
+    assert left.value.code == 0
+    assert stderr.startswith("lsdask: note: 1 of ")
+    assert stderr.count("\n") == 1
+    assert ".py" not in stderr
+
+
+def test_a_fault_of_the_code_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fault() -> None:
+        raise OSError("of no known kind")
+
+    monkeypatch.setattr(cli, "app", fault)
+    with pytest.raises(OSError, match="of no known kind"):
+        cli.main()

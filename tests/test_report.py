@@ -194,6 +194,8 @@ def test_pixels_are_measured_on_the_ground():
 def test_a_composite_is_red_green_blue_by_name():
     assert maps.composite_bands(("blue", "green", "red", "nir")) == [2, 1, 0]
     assert maps.composite_bands(("B02", "B03", "B04")) == [2, 1, 0]
+    assert maps.composite_bands(("green", "red", "nir")) == [2, 1, 0]
+    assert maps.composite_bands(("pre_red", "pre_nir", "post_red", "post_green", "post_blue", "post_nir")) == [2, 3, 4]
     assert maps.composite_bands(("x", "y", "z")) == [0, 1, 2]
     assert maps.composite_bands(("pan",)) == [0, 0, 0]
 
@@ -294,7 +296,7 @@ def folder(tmp_path_factory):
     tiles.loc[tiles["split"].eq("test") & tiles["y"].eq(32), "split"] = "none"
     tiles.assign(valid=1.0, positive=0.1).to_parquet(out / "tiles.parquet")
     square = shapely.box(450080, 7389840, 450160, 7389920)
-    gpd.GeoDataFrame({"score": [0.9]}, geometry=[square], crs=32723).to_parquet(out / "landslides.parquet")
+    gpd.GeoDataFrame({"area_m2": [6400.0]}, geometry=[square], crs=32723).to_parquet(out / "landslides.parquet")
     held_out = evaluate.within(tiles[tiles["split"] == "test"], write["mask"])
     counts = evaluate.count(write["scores"], write["mask"], valid=held_out)
     history = [{"epoch": i, "train_loss": 1 / (i + 1), "valid_loss": 1 / (i + 1) + 0.1 * (i == 4)} for i in range(5)]
@@ -481,6 +483,48 @@ def test_a_training_marks_its_best_epoch():
     labels = charts.figure_history(losses).axes[0].get_legend_handles_labels()[1]
     assert labels == ["train", "valid", "best, epoch 2"]
     assert "best, epoch 3" in charts.figure_history(losses.drop(columns="valid")).axes[0].get_legend_handles_labels()[1]
+
+
+def test_a_page_of_parts_is_that_of_the_folder(folder, html, tmp_path):
+    whole = report.load(folder)
+    run = report.collect(
+        whole.scene,
+        whole.scores,
+        whole.mask,
+        tiles=whole.tiles,
+        model=folder / "model",
+        polygons=whole.polygons,
+        clusters=whole.clusters,
+        name="Serra <do> Mar & sea",
+    )
+    kept = {key: value for key, value in whole.metrics.items() if key not in ("seconds", "split")}
+    assert run.metrics == kept
+    said = Reader(report.write(run, path=tmp_path / "page.html").read_text(encoding="utf-8"))
+    asked = Reader(html)
+    assert [image["alt"].partition(".")[0] for image in said.images] == [
+        image["alt"].partition(".")[0] for image in asked.images
+    ]
+    assert page.lead(run) in " ".join(said.text)
+    with pytest.raises(BadInput, match="path must be given with a Run"):
+        report.write(run)
+
+
+def test_parts_that_are_not_given_are_left_out_or_traced(folder):
+    whole = report.load(folder)
+    given = {"tiles": whole.tiles, "model": folder / "model", "threshold": 0.4}
+    run = report.collect(whole.scene, whole.scores[0], whole.mask, **given)
+    assert "Clusters" not in page._scene_cards(run)
+    mapped = (whole.scores.values[0] / 250 >= 0.4) & (whole.scores.values[0] != 255)
+    assert run.mapped_m2 == pytest.approx(mapped.sum() * 64)
+    assert len(run.polygons) == ndimage.label(mapped)[1]
+    with pytest.raises(BadInput, match="scene must lie on the grid of scores"):
+        report.collect(whole.scene[:, 1:], whole.scores, whole.mask, **given)
+    with pytest.raises(BadInput, match="mask must lie on the grid of scores"):
+        report.collect(whole.scene, whole.scores, whole.mask[:, 1:], **given)
+    with pytest.raises(BadInput, match="polygons must have the column area_m2"):
+        report.collect(whole.scene, whole.scores, whole.mask, polygons=whole.polygons[["geometry"]], **given)
+    with pytest.raises(NotFound, match=r"model\.json"):
+        report.collect(whole.scene, whole.scores, whole.mask, tiles=whole.tiles, model=folder)
 
 
 def test_what_is_missing_or_broken_is_named(folder, tmp_path):

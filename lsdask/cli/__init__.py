@@ -1,11 +1,25 @@
 """The command ``lsdask``: the steps from scenes to an inventory, one command each."""
 
+import errno
+import os
 import sys
+import warnings
 
-from rich.console import Console
-
-from lsdask.cli import about, bench, clusters, demo, mosaic, predict, reproduce, results, status, tiles, training
-from lsdask.cli.app import app
+from lsdask.cli import (
+    about,
+    bench,
+    clusters,
+    demo,
+    mosaic,
+    predict,
+    report,
+    reproduce,
+    results,
+    status,
+    tiles,
+    training,
+)
+from lsdask.cli.app import app, tell
 from lsdask.errors import LsdaskError
 
 __all__ = [
@@ -17,6 +31,7 @@ __all__ = [
     "main",
     "mosaic",
     "predict",
+    "report",
     "reproduce",
     "results",
     "status",
@@ -24,11 +39,33 @@ __all__ = [
     "training",
 ]
 
+REFUSALS = (
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM,
+    errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG,
+)  # fmt: skip
+"""What a disk says no to: that is for the user to mend, and no fault of the code."""
+
 
 def main() -> None:
-    """Run the command; what lsdask raises on purpose becomes one line and exit code 2."""
-    try:
-        app()
-    except LsdaskError as error:
-        Console(stderr=True).print(f"[red]lsdask:[/red] {error}", highlight=False, soft_wrap=True)
-        sys.exit(2)
+    """Run the command; what lsdask raises on purpose, and what a disk refuses, becomes one line and exit code 2."""
+    with warnings.catch_warnings():
+        warnings.showwarning = _warn  # type: ignore[assignment]
+        try:
+            app()
+        except LsdaskError as error:
+            _end(str(error))
+        except OSError as error:
+            if error.errno not in REFUSALS:
+                raise
+            where = f"{os.fspath(error.filename)}: " if error.filename is not None else ""
+            _end(f"{where}{error.strerror}.")
+
+
+def _end(text: str) -> None:
+    tell(text, "red")
+    sys.exit(2)
+
+
+def _warn(message: Warning | str, *_: object) -> None:
+    """Say a warning as a line, without the place in the code that the user of a command did not write."""
+    tell(f"note: {' '.join(str(message).split())}", "yellow")

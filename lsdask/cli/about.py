@@ -7,7 +7,7 @@ import numpy as np
 import typer
 
 import lsdask as ls
-from lsdask.cli.app import Store, app, console, show
+from lsdask.cli.app import Store, app, console, say, show
 from lsdask.errors import BadInput
 
 SHADES = {"·": 0.0, "░": 0.001, "▓": 0.75, "█": 0.999}
@@ -17,14 +17,14 @@ SHADES = {"·": 0.0, "░": 0.001, "▓": 0.75, "█": 0.999}
 @app.callback(invoke_without_command=True)
 def version(asked: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
     if asked:
-        console.print(ls.__version__, highlight=False)
+        say(ls.__version__)
         raise typer.Exit
 
 
 @app.command()
 def info(
     path: Store,
-    png: Annotated[Path | None, typer.Option(help="Also draw the image here.", show_default=False)] = None,
+    png: Annotated[Path | None, typer.Option(help="Also draw the image here, a .png, .pdf or .svg file.", show_default=False)] = None,
     coverage: Annotated[bool, typer.Option(help="Draw where there is data.")] = True,
 ) -> None:
     """Say what a store or a model folder holds: grid, bands, nodata, chunks, its run, where there is data."""
@@ -35,10 +35,11 @@ def info(
     show(path, (_grid(image) | _stored(path, image) | _run(path)).items())
     if coverage:
         drawn = draw_coverage(ls.report.coverage(image, columns=min(console.width, 80)))
-        console.print(f"\nWhere there is data (· none, ░ some, ▓ most, █ all):\n{drawn}", highlight=False)
+        say(f"\nWhere there is data (· none, ░ some, ▓ most, █ all):\n{drawn}")
     if png is not None:
         ls.report.figure(image).savefig(png, dpi=150, bbox_inches="tight")
-        console.print(f"Drew {png}", highlight=False)
+        colours = f". {ls.report.colours_text(ls.schema.bands(image))}" if "band" in image.dims else ""
+        say(f"Drew {png}{colours}")
 
 
 def draw_coverage(share: np.ndarray) -> str:

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from typer.core import TyperGroup
 
 from lsdask.errors import BadInput, NotFound, sentence
 
 if TYPE_CHECKING:
     import pandas as pd
+    import xarray as xr
 
 STEPS = (
     "demo",
@@ -25,6 +27,7 @@ STEPS = (
     "status",
     "evaluate",
     "polygons",
+    "report",
     "info",
     "reproduce",
     "bench",
@@ -43,20 +46,36 @@ app = typer.Typer(
     cls=InOrder,
     help="Landslide maps from satellite scenes over whole mountain ranges.\n\n"
     "A map is made in steps, each of which reads and writes stores that xarray opens: "
-    "mosaic, cluster, tiles, pretrain, train, predict, evaluate, polygons. `lsdask demo` runs them all.",
+    "mosaic, tiles, train, predict, evaluate, polygons, report. `lsdask demo` runs them all.",
     no_args_is_help=True,
     add_completion=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
 
-console = Console()
+# Texts hold names of bands, files and classes in brackets, which are not rich's markup
+PLAIN: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False}
+
+console = Console(**PLAIN)
 
 # Stores are text, not Path, which would make one slash of the two in s3://
 Store = Annotated[
     str, typer.Argument(help="A Zarr store of lsdask, or any with one image: a path or URL.", show_default=False)
 ]
+Threshold = Annotated[float, typer.Option(help="Score from which a pixel is a landslide, 0 to 1.", min=0, max=1)]
+Class = Annotated[str | None, typer.Option("--class", help="Which class, by its name; needed if there are several.")]
 Out = Annotated[str, typer.Argument(help="The new store: a path or URL.", show_default=False)]
+
+
+def say(text: object) -> None:
+    """Print a text; a line of it stays one line, in a file too."""
+    console.print(str(text), soft_wrap=True)
+
+
+def tell(text: str, style: str) -> None:
+    """Print a line to the standard error, under the command's name."""
+    name = Text("lsdask:", style=style)
+    Console(stderr=True, **PLAIN).print(name, text, soft_wrap=True)
 
 
 def show(title: str, rows: Any) -> None:
@@ -80,7 +99,7 @@ def table_of(frame: "pd.DataFrame", formats: Mapping[str, str]) -> Table:
 
 def finish(report: Any) -> None:
     """Print what a run did; exit with 1 if tiles are not done."""
-    console.print(str(report), highlight=False)
+    say(report)
     if report.failed:
         raise typer.Exit(1)
 
@@ -92,6 +111,17 @@ def there(path: Path, name: str) -> Path:
     if not path.exists():
         raise NotFound(sentence(name, "name a file", f"{name}={path}, where there is none"))
     return path
+
+
+def class_of(scores: "xr.DataArray", text: str | None) -> Any:
+    """Find the label of a class by what it reads as."""
+    if text is None:
+        return None
+    labels = scores["class"].values.tolist() if "class" in scores.coords else list(range(scores.sizes.get("class", 1)))
+    named = {str(label): label for label in labels}
+    if text not in named:
+        raise BadInput(sentence("class", f"be one of {', '.join(named)}", f"class={text}"))
+    return named[text]
 
 
 def names(text: str | None) -> list[str] | None:

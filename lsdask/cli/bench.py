@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from lsdask.cli.app import app, console, names, table_of
+from lsdask.cli.app import app, console, names, say, table_of
 
 if TYPE_CHECKING:
     from lsdask.bench import Benchmark
@@ -38,10 +38,10 @@ def bench(
         )
     _show(found)
     if out is not None:
-        console.print(f"Kept {found.write(out)}", highlight=False)
+        say(f"Kept {found.write(out)}")
     if plot is not None:
         measuring.figure_roofline(found).savefig(plot, dpi=150)
-        console.print(f"Drew {plot}", highlight=False)
+        say(f"Drew {plot}")
 
 
 _TEXTS = {column: "{}" for column in ("machine", "when", "lsdask", "size", "step")}
@@ -49,11 +49,10 @@ _TEXTS = {column: "{}" for column in ("machine", "when", "lsdask", "size", "step
 
 def _show(found: "Benchmark") -> None:
     machine, bounds = found.machine, found.ceilings
-    console.print(
+    say(
         f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_GB']} GB; {machine['gpu'] or 'no GPU'}. "
         f"{bounds['GFLOP_s']:.0f} billion float32 operations a second, memory {bounds['memory_GB_s']:.1f} GB/s, "
-        f"store {bounds['store_GB_s']:.2f} GB/s. A scene of {found.size} x {found.size} px.",
-        highlight=False,
+        f"store {bounds['store_GB_s']:.2f} GB/s. A scene of {found.size} x {found.size} px."
     )
     table = Table("step", "this machine's limit", "lsdask", "of it", "what one would have written", "faster")
     for row, (_, ratios) in zip(found.rows, found.table.iterrows()):

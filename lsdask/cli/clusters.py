@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import lsdask as ls
-from lsdask.cli.app import Out, Store, app, console, finish, numbers, table_of
+from lsdask.cli.app import Out, Store, app, console, finish, numbers, say, table_of
 from lsdask.cli.inputs import labels_of, streams_of
 from lsdask.cli.running import Cluster, Scheduler, Workers, client_of
 from lsdask.errors import BadInput, sentence
@@ -47,7 +47,7 @@ def cluster(
         if centers is not None:
             ls.kmeans.save(found, centers)
     if found.attrs["n_samples"] < samples and found.attrs["n_samples"] == found.attrs["n_valid"]:
-        console.print(f"Fitted on all {found.attrs['n_valid']:,} valid pixels.", highlight=False)
+        say(f"Fitted on all {found.attrs['n_valid']:,} valid pixels.")
     with client_of(workers, cluster, scheduler) as client:
         report = ls.kmeans.write(image, found, out, tile=tile, client=client)
     measures = ls.kmeans.describe(image, found)
@@ -63,7 +63,7 @@ def _plot(folder: Path, measures: "pd.DataFrame", centers: "xr.DataArray", label
     for i, k in enumerate(int(value) for value in centers["k"].values):
         ls.report.figure_spectra(centers, k=k).savefig(folder / f"spectra-{k}.png", dpi=150)
         ls.report.figure_clusters(labels.isel(k=i)).savefig(folder / f"map-{k}.png", dpi=150, bbox_inches="tight")
-    console.print(f"Drew {folder}", highlight=False)
+    say(f"Drew {folder}")
 
 
 @app.command()
@@ -98,4 +98,4 @@ def pretrain(
         lr=lr,
         seed=seed,
     )
-    console.print(f"Wrote {result.folder}", highlight=False)
+    say(f"Wrote {result.folder}")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from lsdask.cli.app import app, console
+from lsdask.cli.app import app, say
 
 
 @app.command()
@@ -23,4 +23,4 @@ def demo(
     """Scenes in, landslide map and inventory out: the whole job on a synthetic Serra do Mar, or on your scenes."""
     from lsdask.recipes import demo as recipe
 
-    recipe.run(out, data=data, workers=workers, size=size, epochs=epochs, seed=seed, say=console.print)
+    recipe.run(out, data=data, workers=workers, size=size, epochs=epochs, seed=seed, say=say)

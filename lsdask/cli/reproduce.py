@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from lsdask.cli.app import app, console, finish
+from lsdask.cli.app import app, console, finish, say
 from lsdask.cli.running import Cluster, Scheduler, Workers, client_of
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ def reproduce(
     for name, table in (recipe.tables(frame) if len(frame) else {}).items():
         _show(f"{papers.heading(name)}. {recipe.ABOUT[name]}", table)
     for note in recipe.NOTES:
-        console.print(f"- {note}", highlight=False)
-    console.print(f"Report: {out / 'report.html'}", highlight=False)
+        say(f"- {note}")
+    say(f"Report: {out / 'report.html'}")
     finish(report)
 
 
@@ -65,7 +65,7 @@ def _tell(title: str, recipe: "Recipe", steps: "list[Step]", out: Path, workers:
         frame = cost.plan(steps, out, recipe.loads, threads=1 if workers else None)
     _show(title, frame)
     done = frame["state"] == "done"
-    console.print(f"{len(steps)} steps, {len(grid.runs(steps))} of them runs; {done.sum()} done.", highlight=False)
+    say(f"{len(steps)} steps, {len(grid.runs(steps))} of them runs; {done.sum()} done.")
     left = frame["hours"].where(~done, 0).fillna(0)
     alone = f"{frame['hours'].sum():.3g} h of training at most, {left.sum():.3g} h of them to do"
     workers = min(workers, os.cpu_count() or 1)
@@ -73,7 +73,7 @@ def _tell(title: str, recipe: "Recipe", steps: "list[Step]", out: Path, workers:
     together = (
         f" on one thread; {shared:.3g} h with {workers} workers at once." if workers else ", one after the other."
     )
-    console.print(f"{alone}{together} {cost.HOW}", highlight=False)
+    say(f"{alone}{together} {cost.HOW}")
 
 
 def _show(title: str, frame: "pd.DataFrame") -> None:

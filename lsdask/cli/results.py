@@ -7,7 +7,19 @@ import typer
 from rich.table import Table
 
 import lsdask as ls
-from lsdask.cli.app import Store, app, console, finish, names, table_of, there
+from lsdask.cli.app import (
+    Class,
+    Store,
+    Threshold,
+    app,
+    class_of,
+    console,
+    finish,
+    names,
+    say,
+    table_of,
+    there,
+)
 from lsdask.cli.inputs import POLYGONS, mask_of
 from lsdask.cli.running import Cluster, Scheduler, Workers, client_of
 from lsdask.cli.saving import check, save
@@ -29,8 +41,6 @@ SHOWN = {"regions": ["region", "blocks", "f1", "f1_low", "f1_high", "precision",
 """Columns of wide tables that are printed; files hold all."""
 
 Score = Literal["f1", "iou", "mcc", "precision", "recall", "accuracy"]
-Threshold = Annotated[float, typer.Option(help="Score from which a pixel is a landslide.", min=0, max=1)]
-Class = Annotated[str | None, typer.Option("--class", help="Which class, by its name; needed if there are several.")]
 
 
 @app.command()
@@ -61,7 +71,7 @@ def evaluate(
     image = ls.store.open(scores)
     truth = mask_of(mask, image)
     valid, choose = _ground(tiles, scene, best, image)
-    given: dict[str, Any] = {"valid": valid, "class_": _label(image, class_)}
+    given: dict[str, Any] = {"valid": valid, "class_": class_of(image, class_)}
     maps = {place: ls.store.open(place) for place in (scores, *(also or []))}
     with client_of(workers, cluster, scheduler) as client:
         table = ls.evaluate.compare(maps, truth, threshold=threshold, choose=choose, by=best or "f1", **given)
@@ -85,18 +95,7 @@ def evaluate(
             finish(ls.mosaic.write(ls.evaluate.agreement(image, truth, **given), agreement, client=client))
     if out is not None:
         save(tables, out)
-        console.print(f"Wrote {out}", highlight=False)
-
-
-def _label(image: "xr.DataArray", text: str | None) -> Any:
-    """Find the label of a class by what it reads as."""
-    if text is None:
-        return None
-    labels = image["class"].values.tolist() if "class" in image.coords else list(range(image.sizes.get("class", 1)))
-    named = {str(label): label for label in labels}
-    if text not in named:
-        raise BadInput(sentence("class", f"be one of {', '.join(named)}", f"class={text}"))
-    return named[text]
+        say(f"Wrote {out}")
 
 
 def _ground(tiles: Path | None, scene: str | None, best: str | None, image: "xr.DataArray") -> tuple[Any, Any]:
@@ -189,7 +188,7 @@ def _draw(
     for name, figure in drawn.items():
         for suffix in (".png", ".pdf"):
             figure.savefig(folder / f"{name}{suffix}", dpi=300, bbox_inches="tight")
-    console.print(f"Drew {', '.join(drawn)} in {folder}", highlight=False)
+    say(f"Drew {', '.join(drawn)} in {folder}")
 
 
 @app.command()
@@ -224,7 +223,7 @@ def polygons(
     options: dict[str, Any] = {
         "threshold": threshold,
         "min_area_m2": min_area,
-        "class_": _label(opened, class_),
+        "class_": class_of(opened, class_),
         "connectivity": 8 if corners else 4,
     }
     mosaic = None if image is None else ls.store.open(image)
@@ -243,7 +242,7 @@ def polygons(
     if cog is not None:
         ls.mosaic.to_cog(opened, cog, overwrite=True)
     item = ls.inventory.describe(out, opened, threshold=threshold, model=model, cog=cog)
-    console.print(f"Wrote {total:,} landslides to {out}, described in {item.name}", highlight=False)
+    say(f"Wrote {total:,} landslides to {out}, described in {item.name}")
 
 
 def _shaped(frame: "gpd.GeoDataFrame", fill: float, simplify: float) -> "gpd.GeoDataFrame":

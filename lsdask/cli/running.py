@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from lsdask.cli.app import console
+from lsdask.cli.app import say
 from lsdask.errors import BadInput, sentence
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def _started(cluster: Kind, workers: int) -> Iterator["Client"]:
     """Start a cluster and so many workers, and wait for the first."""
     with _made(cluster, workers) as made, made.get_client() as client:
         if cluster != "local":
-            console.print(f"Waiting for the first of {workers} workers.", highlight=False)
+            say(f"Waiting for the first of {workers} workers.")
             client.wait_for_workers(1)
         yield client
 

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 import lsdask as ls
-from lsdask.cli.app import Store, app, console, finish
+from lsdask.cli.app import Store, app, finish, say
 
 
 @app.command()
@@ -18,4 +18,4 @@ def status(
     """Say how far the run that writes a store is, and which tiles failed; with --verify, whether any is damaged."""
     if verify:
         finish(ls.tasks.verify(store))
-    console.print(str(ls.tasks.status(store)), highlight=False)
+    say(str(ls.tasks.status(store)))

@@ -1,6 +1,7 @@
 """What a person looks at: figures a paper could use, and one self-contained page made of them.
 
-``write(folder)`` makes the page of a finished run; the ``figure_*`` functions give its figures one by one.
+``write`` makes the page of a finished run, which ``collect`` puts together or ``load`` opens; the ``figure_*``
+functions give its figures one by one.
 """
 
 from lsdask.report.charts import (
@@ -24,12 +25,14 @@ from lsdask.report.figures import (
 )
 from lsdask.report.maps import Window
 from lsdask.report.overviews import coverage, overview
-from lsdask.report.page import write
-from lsdask.report.runs import Run, load
+from lsdask.report.page import colours_text, write
+from lsdask.report.runs import Run, collect, load
 
 __all__ = [
     "Run",
     "Window",
+    "collect",
+    "colours_text",
     "coverage",
     "figure",
     "figure_agreement",

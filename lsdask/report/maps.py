@@ -37,8 +37,11 @@ QUALITATIVE = (
 )  # fmt: skip
 """Paul Tol's qualitative colours, for up to 12 clusters; more begin again."""
 
-RGB = (("red", "green", "blue"), ("r", "g", "b"), ("b04", "b03", "b02"), ("b4", "b3", "b2"))
-"""Band names of a colour composite, lower case, in order of preference."""
+RGB = (
+    ("red", "green", "blue"), ("r", "g", "b"), ("b04", "b03", "b02"), ("b4", "b3", "b2"),
+    ("post_red", "post_green", "post_blue"), ("nir", "red", "green"), ("post_nir", "post_red", "post_green"),
+)  # fmt: skip
+"""Band names of a colour composite, lower case, in order of preference; without blue, forest is red, as is usual."""
 
 
 class Window(NamedTuple):
@@ -192,7 +195,7 @@ def legend(figure: Figure, entries: Mapping[str, str], columns: int = 4) -> None
 
 
 def composite_bands(names: Sequence[str]) -> list[int]:
-    """Choose the bands of a colour composite: red, green, blue by name, else the first three, else one as grey."""
+    """Choose the bands shown as red, green and blue: by name, else the first three, else one as grey."""
     places = {name.lower(): i for i, name in enumerate(names)}
     for wanted in RGB:
         if all(name in places for name in wanted):

@@ -2,7 +2,7 @@
 
 import html
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from lsdask import evaluate, schema
+from lsdask.errors import BadInput, sentence
 from lsdask.report import charts, figures
 from lsdask.report.maps import composite_bands, pixel_m, plural
 from lsdask.report.markup import (
@@ -41,15 +42,15 @@ def versions() -> dict[str, str]:
     return found
 
 
-def write(folder: str | Path, *, path: str | Path | None = None) -> Path:
-    """Write one self-contained page, ``report.html``, about the run in a folder.
+def write(run: Run | str | Path, *, path: str | Path | None = None) -> Path:
+    """Write one self-contained page about a run.
 
     Parameters
     ----------
-    folder : str or Path
-        As for :func:`load`.
+    run : Run, str or Path
+        What :func:`collect` gives, or a folder as for :func:`load`.
     path : str or Path, optional
-        Where to write instead of ``folder/report.html``.
+        Where to write; default ``report.html`` in the folder.
 
     Returns
     -------
@@ -59,10 +60,13 @@ def write(folder: str | Path, *, path: str | Path | None = None) -> Path:
     Raises
     ------
     NotFound, Unreadable, BadInput
-        If a part of the run is missing, cannot be read, or does not fit the others.
+        If a part of the run is missing, cannot be read, or does not fit the others; if a run comes without a path.
     """
-    target = Path(path) if path else Path(folder) / "report.html"
-    target.write_text(page(load(folder)), encoding="utf-8")
+    if isinstance(run, Run) and path is None:
+        raise BadInput(sentence("path", "be given with a Run, which has no folder", "none"))
+    opened = run if isinstance(run, Run) else load(run)
+    target = Path(path or Path(str(run)) / "report.html")
+    target.write_text(page(opened), encoding="utf-8")
     return target
 
 
@@ -107,21 +111,35 @@ def _score_tiles(run: Run) -> str:
 def _scene_cards(run: Run) -> str:
     dx = pixel_m(schema.geobox(run.scene))[1]
     height, width = run.scene.shape[-2:]
-    chosen = [schema.bands(run.scene)[i] for i in composite_bands(schema.bands(run.scene))]
-    size = f"{width:,} x {height:,} pixels of {dx:.3g} m. Bands {', '.join(chosen)}, 2-98 % stretch."
+    size = f"{width:,} x {height:,} pixels of {dx:.3g} m. {colours_text(schema.bands(run.scene))}"
     cuts = "The colours of tiles: what trained, what chose the best epoch, and what was held out."
     outlined = figures.figure_scene(run.scene, polygons=run.polygons, ready=run.picture)
     kinds = "Spectral clusters by k-means, with their shares of the area."
+    clusters = "" if run.clusters is None else card("Clusters", figures.figure_clusters(run.clusters), kinds)
     return (
         card("The scene", figures.figure_scene(run.scene, ready=run.picture), size)
         + card("Landslides mapped", outlined, "What the model mapped, outlined.")
-        + card("Clusters", figures.figure_clusters(run.clusters), kinds)
+        + clusters
         + card(
             "Tiles and their use",
             figures.figure_splits(run.tiles, run.scene, ready=run.picture),
             run.metrics.get("split") or cuts,
         )
     )
+
+
+def colours_text(names: Sequence[str]) -> str:
+    """Say what the colours of a scene's picture are, and how they were stretched.
+
+    Examples
+    --------
+    >>> colours_text(("green", "red", "nir"))
+    'Red, green and blue show nir, red and green, each from its 2nd to its 98th percentile.'
+    """
+    red, green, blue = (names[i] for i in composite_bands(names))
+    if (red, green, blue) == ("red", "green", "blue"):
+        return "True colour, each band from its 2nd to its 98th percentile."
+    return f"Red, green and blue show {red}, {green} and {blue}, each from its 2nd to its 98th percentile."
 
 
 def _result_cards(run: Run) -> str:

@@ -1,4 +1,4 @@
-"""A finished run, opened lazily: what it made, what its numbers say, which of its landslides to look at."""
+"""A finished run, put together or opened: what it made, what its numbers say, which of its landslides to look at."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -40,26 +40,26 @@ class Run:
     Attributes
     ----------
     scene : DataArray (band, y, x)
-    clusters : DataArray (k, y, x) or (y, x)
     mask : DataArray (y, x)
         The truth.
-    scores : DataArray (class, y, x)
+    scores : DataArray (class, y, x) or (y, x)
     tiles : DataFrame
         y, x, size, valid, positive, split.
     polygons : GeoDataFrame
         The landslides that were mapped.
     model, metrics : dict
         What ``model.json`` and ``metrics.json`` hold.
+    clusters : DataArray (k, y, x) or (y, x), optional
     """
 
     scene: xr.DataArray
-    clusters: xr.DataArray
     mask: xr.DataArray
     scores: xr.DataArray
     tiles: pd.DataFrame
     polygons: gpd.GeoDataFrame
     model: dict[str, Any]
     metrics: dict[str, Any]
+    clusters: xr.DataArray | None = None
 
     @property
     def name(self) -> str:
@@ -131,14 +131,79 @@ class Run:
         return float(self.polygons["area_m2"].sum())
 
 
+def collect(
+    scene: xr.DataArray,
+    scores: xr.DataArray,
+    mask: xr.DataArray,
+    *,
+    tiles: pd.DataFrame,
+    model: str | Path,
+    polygons: gpd.GeoDataFrame | None = None,
+    clusters: xr.DataArray | None = None,
+    threshold: float = 0.5,
+    class_: Any = None,
+    name: str = "the scene",
+) -> Run:
+    """Put the parts of one's own map together, and count how good it is in its test tiles.
+
+    Parameters
+    ----------
+    scene : DataArray (band, y, x)
+        The mosaic that was mapped.
+    scores : DataArray (class, y, x) or (y, x)
+    mask : DataArray (y, x)
+        The truth: 1 landslide, 0 not, 255 unknown.
+    tiles : DataFrame
+        Of this scene, as ``sampling.split`` gives it. Scores are counted in its test tiles; everywhere if it has none.
+    model : str or Path
+        The model folder.
+    polygons : GeoDataFrame, optional
+        The landslides that were mapped, as ``inventory.vectorize`` gives them; default those of the scores at the threshold, traced anew.
+    clusters : DataArray (k, y, x) or (y, x), optional
+        Labels to show.
+    threshold : float
+        Score from which a pixel is a landslide.
+    class_ : optional
+        Which class of the scores; needed where there are several.
+    name : str
+        What the scene is called in the heading.
+
+    Returns
+    -------
+    Run
+        For :func:`lsdask.report.write`.
+
+    Raises
+    ------
+    NotFound, Unreadable
+        If the model folder is none.
+    BadInput
+        If the parts do not lie on one grid, or the polygons have no ``area_m2``.
+    """
+    described = _read(Path(model) / "model.json", _read_json)
+    one = schema.one_class(scores, class_)
+    schema.on_grid(scene, one, "scene", "scores")
+    test = tiles[tiles["split"] == "test"]
+    counts = evaluate.count(one, mask, threshold=threshold, valid=evaluate.within(test, one) if len(test) else None)
+    metrics = {
+        **evaluate.score(counts),
+        "counts": {key: int(getattr(counts, key)) for key in ("tp", "fp", "fn", "tn")},
+        "threshold": threshold,
+        "scene": name,
+    }
+    found = inventory.vectorize(one, threshold=threshold) if polygons is None else _measured(polygons)
+    return Run(scene, mask, one, tiles, found, described, metrics, clusters)
+
+
 def load(folder: str | Path) -> Run:
     """Open what a run wrote to its folder, reading no pixels.
 
     Parameters
     ----------
     folder : str or Path
-        Holds ``mosaic.zarr``, ``clusters.zarr``, ``mask.zarr``, ``scores.zarr``, ``tiles.parquet``,
-        ``landslides.parquet``, ``model/model.json`` and ``metrics.json``.
+        As ``lsdask demo`` fills it: it holds ``mosaic.zarr``, ``mask.zarr``, ``scores.zarr``, ``tiles.parquet``,
+        ``landslides.parquet``, ``model/model.json``, ``metrics.json``, and ``clusters.zarr``. For a map of one's own
+        see :func:`collect`.
 
     Returns
     -------
@@ -158,10 +223,17 @@ def load(folder: str | Path) -> Run:
         mask=store.open(folder / "mask.zarr"),
         scores=store.open(folder / "scores.zarr"),
         tiles=_read(folder / "tiles.parquet", pd.read_parquet),
-        polygons=_read(folder / "landslides.parquet", gpd.read_parquet),
+        polygons=_measured(_read(folder / "landslides.parquet", gpd.read_parquet)),
         model=_read(folder / "model" / "model.json", _read_json),
         metrics=_check(_read(folder / "metrics.json", _read_json)),
     )
+
+
+def _measured(polygons: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
+    if "area_m2" not in polygons:
+        got = ", ".join(map(str, polygons.columns))
+        raise BadInput(sentence("polygons", "have the column area_m2, as inventory.vectorize writes it", got))
+    return polygons
 
 
 def _check(metrics: dict[str, Any]) -> dict[str, Any]:
