@@ -232,6 +232,7 @@ def _session() -> "Session":
         status_forcelist=(423, 429, 500, 502, 503, 504),
         allowed_methods=None,
         raise_on_status=False,
+        respect_retry_after_header=False,  # a lease cannot wait as long as a server may ask for
     )
     session = Session()
     for scheme in ("http://", "https://"):
