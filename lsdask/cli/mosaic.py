@@ -100,7 +100,8 @@ def mosaic(
     looks: Annotated[bool, typer.Option(help="Add the count of clear looks as a band.", rich_help_panel=MORE)] = False,
     overviews: Annotated[bool, typer.Option(help="Make overviews for viewers.", rich_help_panel=MORE)] = False,
     cog: Annotated[
-        Path | None, typer.Option(help="Also write a cloud-optimised GeoTIFF.", rich_help_panel=MORE)
+        str | None,
+        typer.Option(help="Also write a cloud-optimised GeoTIFF: a path, s3://... or gs://...", rich_help_panel=MORE),
     ] = None,
     workers: Workers = 0,
     cluster: Cluster = None,
