@@ -24,7 +24,9 @@ def version(asked: Annotated[bool, typer.Option("--version", help="Print the ver
 @app.command()
 def info(
     path: Store,
-    png: Annotated[Path | None, typer.Option(help="Also draw the image here, a .png, .pdf or .svg file.", show_default=False)] = None,
+    png: Annotated[
+        Path | None, typer.Option(help="Also draw the image here: .png, .pdf or .svg.", show_default=False)
+    ] = None,
     coverage: Annotated[bool, typer.Option(help="Draw where there is data.")] = True,
 ) -> None:
     """Say what a store or a model folder holds: grid, bands, nodata, chunks, its run, where there is data."""

@@ -158,7 +158,8 @@ def collect(
     model : str or Path
         The model folder.
     polygons : GeoDataFrame, optional
-        The landslides that were mapped, as ``inventory.vectorize`` gives them; default those of the scores at the threshold, traced anew.
+        The landslides that were mapped, as ``inventory.vectorize`` gives them; default those of the scores at the
+        threshold, traced anew.
     clusters : DataArray (k, y, x) or (y, x), optional
         Labels to show.
     threshold : float
