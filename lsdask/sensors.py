@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from lsdask.errors import BadInput, sentence
 
-Quality = Literal["scl", "qa_pixel", "bqa", "cmask"]
+Quality = Literal["scl", "qa_pixel", "bqa", "cmask", "udm", "udm2"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Band:
     name : str
         What lsdask calls it.
     keys : tuple of str
-        What catalogues call its asset.
+        What catalogues call its asset; ``asset.3`` is the third band of an asset.
     wavelength_nm : float
         The middle of what it sees.
     width_nm : float
@@ -65,8 +65,8 @@ class Sensor:
     offset_since_0400 : float or None
         The offset instead of ``offset`` from processing baseline 04.00 on, where the product has one.
     quality : tuple of str
-        Asset keys of the band that says how good a pixel is.
-    quality_kind : {"scl", "qa_pixel", "bqa", "cmask"} or None
+        Asset keys of the band that says how good a pixel is, written as those of a ``Band``.
+    quality_kind : {"scl", "qa_pixel", "bqa", "cmask", "udm", "udm2"} or None
         How that band is written, for ``mosaic.mask``.
     source : str
         The document that the numbers are from.
@@ -195,14 +195,26 @@ _MSI = (
 _USGS_BANDS = "USGS, What are the band designations for the Landsat satellites?"
 _USGS_C2 = f"{_USGS_BANDS}; USGS, Landsat Collection 2 Level-2 science products: scale factors"
 _USGS_C1 = f"{_USGS_BANDS}; USGS, Using the USGS Landsat Level-1 data product: rescaling to reflectance"
-_RAPIDEYE = "Planet, RapidEye imagery product specifications (2016), table of mission characteristics"
-_PLANETSCOPE = "Planet, PlanetScope product specification, instruments PS2 and PSB.SD; surface reflectance scale 0.0001"
+_RAPIDEYE = (
+    "Planet, RapidEye imagery product specifications (2016), table of mission characteristics, order of the bands and "
+    "unusable data mask; Planet, Data API, assets of REOrthoTile"
+)
+_PLANETSCOPE = (
+    "Planet, PlanetScope product specification, instruments PS2 and PSB.SD: wavelengths, order of the bands, surface "
+    "reflectance scale 0.0001, usable data mask; Planet, Data API, assets of PSScene"
+)
 
 _WPM = (_between("pan", ("B0", "BAND0"), 450, 900, 2.0), *_four(1, 8.0))
 _PAN10M = (
     _between("green", ("B2", "BAND2"), 520, 590, 10.0),
     _between("red", ("B3", "BAND3"), 630, 690, 10.0),
     _between("nir", ("B4", "BAND4"), 770, 890, 10.0),
+)
+_IRS = (
+    _between("pan", ("B9", "BAND9"), 500, 900, 40.0),
+    _between("swir16", ("B10", "BAND10"), 1550, 1750, 40.0),
+    _between("swir22", ("B11", "BAND11"), 2080, 2350, 40.0),
+    _between("lwir", ("B12", "BAND12"), 10_400, 12_500, 80.0),
 )
 _SENTINEL_2 = (
     Band("coastal", ("coastal", "B01", "B01_60m"), 442.7, 21, 60.0),
@@ -241,27 +253,27 @@ _ETM = (
     _between("swir22", ("swir22", "SR_B7", "B7"), 2090, 2350, 30.0),
 )
 _JENA = (
-    _between("blue", ("blue",), 440, 510, 5.0),
-    _between("green", ("green",), 520, 590, 5.0),
-    _between("red", ("red",), 630, 685, 5.0),
-    _between("rededge", ("rededge",), 690, 730, 5.0),
-    _between("nir", ("nir",), 760, 850, 5.0),
+    _between("blue", ("blue", "analytic.1"), 440, 510, 5.0),
+    _between("green", ("green", "analytic.2"), 520, 590, 5.0),
+    _between("red", ("red", "analytic.3"), 630, 685, 5.0),
+    _between("rededge", ("rededge", "analytic.4"), 690, 730, 5.0),
+    _between("nir", ("nir", "analytic.5"), 760, 850, 5.0),
 )
 _DOVE = (
-    _between("blue", ("blue",), 455, 515, 3.0),
-    _between("green", ("green",), 500, 590, 3.0),
-    _between("red", ("red",), 590, 670, 3.0),
-    _between("nir", ("nir",), 780, 860, 3.0),
+    _between("blue", ("blue", "ortho_analytic_4b_sr.1", "analytic_sr.1"), 455, 515, 3.0),
+    _between("green", ("green", "ortho_analytic_4b_sr.2", "analytic_sr.2"), 500, 590, 3.0),
+    _between("red", ("red", "ortho_analytic_4b_sr.3", "analytic_sr.3"), 590, 670, 3.0),
+    _between("nir", ("nir", "ortho_analytic_4b_sr.4", "analytic_sr.4"), 780, 860, 3.0),
 )
 _SUPERDOVE = (
-    _between("coastal", ("coastal_blue", "coastal"), 431, 452, 3.0),
-    _between("blue", ("blue",), 465, 515, 3.0),
-    _between("green_i", ("green_i",), 513, 549, 3.0),
-    _between("green", ("green",), 547, 583, 3.0),
-    _between("yellow", ("yellow",), 600, 620, 3.0),
-    _between("red", ("red",), 650, 680, 3.0),
-    _between("rededge", ("rededge",), 697, 713, 3.0),
-    _between("nir", ("nir",), 845, 885, 3.0),
+    _between("coastal", ("coastal_blue", "coastal", "ortho_analytic_8b_sr.1"), 431, 452, 3.0),
+    _between("blue", ("blue", "ortho_analytic_8b_sr.2"), 465, 515, 3.0),
+    _between("green_i", ("green_i", "ortho_analytic_8b_sr.3"), 513, 549, 3.0),
+    _between("green", ("green", "ortho_analytic_8b_sr.4"), 547, 583, 3.0),
+    _between("yellow", ("yellow", "ortho_analytic_8b_sr.5"), 600, 620, 3.0),
+    _between("red", ("red", "ortho_analytic_8b_sr.6"), 650, 680, 3.0),
+    _between("rededge", ("rededge", "ortho_analytic_8b_sr.7"), 697, 713, 3.0),
+    _between("nir", ("nir", "ortho_analytic_8b_sr.8"), 845, 885, 3.0),
 )
 _LANDSAT_C2 = ("landsat-c2-l2", "landsat-c2l2-sr", "landsat-c2l2alb-sr")
 
@@ -315,6 +327,7 @@ _ALL = (
         collections=("CBERS4-AWFI", "CB4-WFI-L2-DN-1", "CB4-WFI-L4-DN-1", "CB4-WFI-L4-SR-1", "CB4-16D-2"),
         source=_CBERS_4,
     ),
+    _inpe("cbers-4-irs", "CBERS-4 IRS, 40 m, thermal 80 m", _IRS, collections=(), source=_CBERS_4),
     _inpe(
         "amazonia-1-wfi",
         "Amazonia-1 WFI, 64 m",
@@ -405,8 +418,8 @@ _ALL = (
         scale=None,
         offset=None,
         offset_since_0400=None,
-        quality=(),
-        quality_kind=None,
+        quality=("udm",),
+        quality_kind="udm",
         source=_RAPIDEYE,
     ),
     Sensor(
@@ -421,8 +434,8 @@ _ALL = (
         scale=1e-4,
         offset=0.0,
         offset_since_0400=None,
-        quality=(),
-        quality_kind=None,
+        quality=("ortho_udm2.1", "udm2.1"),
+        quality_kind="udm2",
         source=_PLANETSCOPE,
     ),
     Sensor(
@@ -437,8 +450,8 @@ _ALL = (
         scale=1e-4,
         offset=0.0,
         offset_since_0400=None,
-        quality=(),
-        quality_kind=None,
+        quality=("ortho_udm2.1", "udm2.1"),
+        quality_kind="udm2",
         source=_PLANETSCOPE,
     ),
 )

@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 
 import lsdask as ls
 from lsdask import cli
+from lsdask.errors import BadInput
 from lsdask.scenes import catalogue, headers
 
 DEGREES, ZONE, NEXT = "EPSG:4326", "EPSG:32633", "EPSG:32634"
@@ -50,11 +51,13 @@ class Catalogue:
         self.items: list[pystac.Item] = []
         self.parts: list[tuple[np.ndarray, Affine, str]] = []
 
-    def add(self, values: np.ndarray, place: Affine, crs: str, *, day: int = 1, geometry: Any = None) -> None:
+    def add(
+        self, values: np.ndarray, place: Affine, crs: str, *, day: int = 1, geometry: Any = None, nodata: int | None = 0
+    ) -> None:
         name = f"s{len(self.items)}"
         with rasterio.open(
             self.folder / f"{name}.tif", "w", driver="GTiff", count=1, dtype="uint8", crs=crs, transform=place,
-            height=values.shape[0], width=values.shape[1], nodata=0, compress="deflate", tiled=True,
+            height=values.shape[0], width=values.shape[1], nodata=nodata, compress="deflate", tiled=True,
         ) as file:  # fmt: skip
             file.write(values, 1)
             bounds = rasterio.warp.transform_bounds(crs, DEGREES, *file.bounds)
@@ -181,3 +184,28 @@ def test_a_server_in_trouble_costs_its_tile_and_the_command_says_so(
     assert {path for _, path, _ in server.asked if path.endswith(".tif")} == {"/s1.tif"}
     values = [part[0] for part in scenes.parts]
     np.testing.assert_array_equal(ls.store.open(tmp_path / "m.zarr").values[0], np.hstack(values))
+
+
+def test_a_scene_without_its_quality_band_is_hidden_and_not_taken_for_clear(
+    scenes: Catalogue, stac_api: Callable, tmp_path: Path
+) -> None:
+    place, values = Affine(10, 0, 400_000, 0, -10, 5_200_000), [np.full((40, 60), 10 * n, "uint8") for n in (1, 2)]
+    quality = np.full((40, 60), 0b10, "uint8")  # cloud
+    quality[:, 20:40], quality[:, 40:] = 0, 0b1000  # clear; doubtful in its second band
+    for day, plane in enumerate((values[0], quality, values[1]), 1):
+        scenes.add(plane, place, ZONE, day=day, nodata=None)
+    whole, udm, bare = scenes.items
+    whole.assets = {"red": whole.assets["b1"], "udm": udm.assets["b1"]}
+    for asset in whole.assets.values():
+        asset.extra_fields["raster:bands"] = [{"data_type": "uint8"}]
+    bare.assets = {"red": bare.assets["b1"]}
+    chosen = "--collection", "wpm", "--sensor", "rapideye", "--bands", "red", "--method", "last"
+    command = "mosaic", "--stac", stac_api([whole, bare]), *chosen
+    lsdask(*command, "--out", tmp_path / "m.zarr")
+    expected = np.zeros((40, 60))
+    expected[:, 20:40] = 10
+    np.testing.assert_array_equal(ls.store.open(tmp_path / "m.zarr").values[0], expected)
+    lsdask(*command, "--no-mask", "--out", tmp_path / "all.zarr")
+    assert (ls.store.open(tmp_path / "all.zarr").values == 20).all()
+    with pytest.raises(BadInput, match=r"items must have the quality band of rapideye, udm. Got none. Pass --no-mask"):
+        lsdask("mosaic", "--stac", stac_api([bare]), *chosen, "--out", tmp_path / "none.zarr")

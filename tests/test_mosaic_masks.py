@@ -100,7 +100,10 @@ def test_masks_say_what_is_wrong():
         (lambda: mosaic.mask_qa(scl, bits=mosaic.BQA), "hide must hold some of fill, terrain, cloud, cloud_shadow"),
         (lambda: mosaic.mask_scl(scl.astype("float32")), "scl must be a DataArray of integers"),
         (lambda: mosaic.mask_scl(scl.expand_dims(band=2, axis=1)), "scl must have one band. Got 2"),
-        (lambda: mosaic.mask(scl, "clouds"), "kind must be one of scl, qa_pixel, bqa, cmask. Got kind='clouds'"),
+        (
+            lambda: mosaic.mask(scl, "clouds"),
+            "kind must be one of scl, qa_pixel, bqa, cmask, udm, udm2. Got kind='clouds'",
+        ),
         (lambda: mosaic.mask(scl, "cmask", hide=["snow"]), "hide must hold some of no_data, clear, cloud"),
         (lambda: mosaic.mask_snow(cube, green="b0", swir="b7"), r"swir must be a band of cube \(b0, b1\). Got 'b7'"),
         (lambda: mosaic.mask_snow(scl, green="b0", swir="b1"), r"green must be a band of cube \(which has none\)"),
@@ -126,6 +129,13 @@ def test_each_kind_of_quality_band_has_a_mask():
         if kind != "cmask":
             snowless = mosaic.mask(band, kind, hide=[*mosaic.CLOUDS[kind], "snow"])
             assert snowless.values.ravel().tolist() == [False, True, False, False], kind
+    udm = quality(np.array([[[0, 1, 2, 4, 64, 128]]], "uint8"))  # the highest bit says nothing
+    assert mosaic.mask(udm, "udm").values.ravel().tolist() == [True, False, False, False, False, True]
+    assert mosaic.mask(udm, "udm", hide=["cloud"]).values.ravel().tolist() == [True, True, False, True, True, True]
+    assert mosaic.mask(udm[..., :2], "udm2").values.ravel().tolist() == [False, True]
+    for kind, void in mosaic.NO_DATA.items():
+        assert not mosaic.mask(quality(np.full((1, 1, 1), void, "uint16")), kind).values.any(), kind
+    assert mosaic.NO_DATA.keys() == mosaic.CLOUDS.keys()
     cmask = quality(np.array([[[0, 127, 255]]], "uint8"))
     assert mosaic.mask_cmask(cmask, hide=["cloud"]).values.ravel().tolist() == [True, True, False]
 

@@ -101,6 +101,26 @@ def test_bands_of_one_file_by_number_and_by_common_name_are_read_in_one_go(tmp_p
             scenes.load([item], bands=bands, grid=GRID, engine="stackstac")
 
 
+def test_planets_products_of_many_bands_are_known_by_the_order_of_their_bands(tmp_path):
+    values = numbers(4, 8, 8, 8)
+    product = put(tmp_path / "sr.tif", values, nodata=0)
+    clear = np.zeros((8, 8, 8), "uint8")
+    clear[0, :, :5], clear[5, :, 5:] = 1, 1  # the rest is cloud
+    udm2, radiance = put(tmp_path / "udm2.tif", clear), put(tmp_path / "r.tif", values[:4] + 300)
+    colours = [{"common_name": name} for name in ("blue", "green", "red", "nir")]
+    item = item_of("a", ortho_analytic_8b_sr=asset(product), ortho_udm2=asset(udm2),
+                   ortho_analytic_4b=asset(radiance, **{"eo:bands": colours}))  # fmt: skip
+    cube = scenes.load([item], bands=["red", "coastal", "green_i"], grid=GRID, sensor="planetscope")
+    np.testing.assert_array_equal(read(cube)[0], values[[5, 0, 2]])
+    assert np.unique(cube.scale) == 1e-4
+    quality = scenes.load([item], bands=["ortho_udm2.1"], grid=GRID, sensor="planetscope")
+    assert (quality.dtype, "scale" in quality.coords) == ("uint8", False)
+    np.testing.assert_array_equal(mosaic.mask(quality, "udm2").values[0], clear[0] == 1)
+    eye = item_of("b", analytic=asset(put(tmp_path / "eye.tif", values[:5], nodata=0)))
+    got = scenes.load([eye], bands=["nir", "rededge", "blue"], grid=GRID, sensor="rapideye")
+    np.testing.assert_array_equal(read(got)[0], values[[4, 3, 0]])
+
+
 def test_items_of_one_collection_that_are_built_differently_lie_each_in_its_place(tmp_path):
     one, two = numbers(1, 1, 8, 8), numbers(2, 1, 8, 8)
     beside = PLACE @ Affine.translation(8, 0)

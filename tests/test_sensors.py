@@ -9,12 +9,12 @@ from lsdask.errors import BadInput
 
 COMMON = {
     "pan", "coastal", "blue", "green", "green_i", "yellow", "red", "rededge", "rededge1", "rededge2", "rededge3",
-    "nir", "nir08", "nir09", "cirrus", "swir16", "swir22",
+    "nir", "nir08", "nir09", "cirrus", "swir16", "swir22", "lwir",
 }  # fmt: skip
 RANGES = {  # where a band of that name looks, nm: STAC eo extension, common band names, widened for pan and PS2
     "coastal": (400, 460), "blue": (440, 530), "green": (500, 600), "yellow": (580, 630), "red": (585, 700),
     "rededge": (690, 795), "nir": (750, 1000), "cirrus": (1350, 1400), "swir16": (1550, 1750), "swir22": (2050, 2360),
-    "pan": (450, 910),
+    "pan": (450, 910), "lwir": (10_000, 13_000),
 }  # fmt: skip
 
 
@@ -30,7 +30,7 @@ def test_every_sensor_is_whole(name):
     for band in sensor.bands:
         low, high = RANGES[max((start for start in RANGES if band.name.startswith(start)), key=len)]
         assert low <= band.wavelength_nm - band.width_nm / 2 < band.wavelength_nm + band.width_nm / 2 <= high
-        assert 2 <= band.resolution_m <= 64
+        assert 2 <= band.resolution_m <= 80
         assert all(sensors.band(sensor, key) is band for key in (band.name, *band.keys))
     assert (sensor.scale is None) == (sensor.offset is None)
     assert (sensor.quality_kind is None) == (not sensor.quality)
@@ -44,10 +44,20 @@ def test_every_sensor_is_whole(name):
         ("cbers-4a-wpm", "pan", 675, 450, 2),
         ("cbers-4a-wpm", "nir", 830, 120, 8),
         ("cbers-4-pan5m", "pan", 680, 340, 5),
+        ("cbers-4-pan10m", "B4", 830, 120, 10),
+        ("cbers-4-mux", "B5", 485, 70, 20),
+        ("cbers-4-awfi", "B15", 660, 60, 64),
+        ("cbers-4-irs", "B10", 1650, 200, 40),
+        ("cbers-4-irs", "B12", 11_450, 2100, 80),
+        ("cbers-4a-mux", "B8", 830, 120, 16.5),
+        ("cbers-4a-wfi", "B13", 485, 70, 55),
         ("sentinel-2-l2a", "swir22", 2202.4, 175, 20),
         ("landsat-8-9-c2-l2", "nir08", 865, 28, 30),
         ("rapideye", "rededge", 710, 40, 5),
+        ("rapideye", "analytic.5", 805, 90, 5),
         ("planetscope", "yellow", 610, 20, 3),
+        ("planetscope", "ortho_analytic_8b_sr.8", 865, 40, 3),
+        ("planetscope-4", "ortho_analytic_4b_sr.1", 485, 60, 3),
     ],
 )
 def test_numbers_of_the_documents(name, band, wavelength, width, resolution):

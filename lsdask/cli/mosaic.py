@@ -179,7 +179,11 @@ class Files:
             return None
         if self.sensor is None:
             raise BadInput(sentence("sensor", "be said, as it says how --quality is written", "none"))
-        return self._open(self.quality_paths, grid, resampling="nearest")
+        kind = ls.sensors.get(self.sensor).quality_kind
+        if kind is None:
+            raise BadInput(sentence("quality", f"be left out: {self.sensor} has no quality band", self.quality_paths))
+        bands = [1] if kind == "udm2" else None  # of several bands the first says what is clear
+        return self._open(self.quality_paths, grid, bands=bands, resampling="nearest", nodata=ls.mosaic.NO_DATA[kind])
 
     def _open(self, paths: Any, grid: Any, **options: Any) -> "xr.DataArray":
         options = {"resampling": self.resampling, "nodata": self.nodata, **options}
@@ -213,13 +217,16 @@ class Items:
         if self.sensor is None:
             return None
         sensor = ls.sensors.get(self.sensor)
-        key = next((key for key in sensor.quality if any(key in item.assets for item in self.items)), None)
-        if key is None and sensor.quality:
+        if sensor.quality_kind is None:
+            return None
+        from lsdask.scenes.items import sources
+
+        bands, void = sensor.quality[:1], ls.mosaic.NO_DATA[sensor.quality_kind]
+        if not any(sources(item, bands, sensor)[0] for item in self.items):
             rule = f"have the quality band of {sensor.name}, {' or '.join(sensor.quality)}"
             raise BadInput(sentence("items", rule, "none", "Pass --no-mask"))
-        if key is None:
-            return None
-        return ls.scenes.load(self.items, bands=[key], grid=grid, sensor=self.sensor, groupby=self.groupby)
+        options: Any = {"grid": grid, "sensor": self.sensor, "groupby": self.groupby, "nodata": void}
+        return ls.scenes.load(self.items, bands=bands, **options)
 
 
 def date_of(path: str) -> str:

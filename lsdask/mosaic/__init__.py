@@ -4,11 +4,6 @@ from lsdask.mosaic.cog import to_cog
 from lsdask.mosaic.composites import METHODS, Composite, composite, composite_parts
 from lsdask.mosaic.feathering import feather
 from lsdask.mosaic.masks import (
-    BQA,
-    CLOUDS,
-    CMASK,
-    QA_PIXEL,
-    SCL,
     grow,
     grow_block,
     mask,
@@ -20,6 +15,7 @@ from lsdask.mosaic.masks import (
 )
 from lsdask.mosaic.overviews import halve_block, overviews
 from lsdask.mosaic.pairs import pair, pair_of
+from lsdask.mosaic.qualities import BQA, CLOUDS, CMASK, NO_DATA, QA_PIXEL, SCL, UDM, UDM2
 from lsdask.mosaic.seasons import PERIODS, seasons
 from lsdask.mosaic.shapes import mask_vector
 from lsdask.mosaic.shifts import shift, shift_text
@@ -31,9 +27,12 @@ __all__ = [
     "CLOUDS",
     "CMASK",
     "METHODS",
+    "NO_DATA",
     "PERIODS",
     "QA_PIXEL",
     "SCL",
+    "UDM",
+    "UDM2",
     "Composite",
     "WriteTile",
     "composite",

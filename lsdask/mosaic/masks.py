@@ -11,56 +11,7 @@ from scipy import ndimage
 
 from lsdask import graphs, schema
 from lsdask.errors import BadInput, sentence
-
-SCL = {
-    "no_data": 0,
-    "defective": 1,
-    "dark": 2,
-    "cloud_shadow": 3,
-    "vegetation": 4,
-    "bare": 5,
-    "water": 6,
-    "unclassified": 7,
-    "cloud_medium": 8,
-    "cloud_high": 9,
-    "cirrus": 10,
-    "snow": 11,
-}
-"""Classes of the Sentinel-2 scene classification. Source: ESA, Level-2A Algorithm Theoretical Basis Document."""
-
-QA_PIXEL = {
-    "fill": (0, 1, 1),
-    "dilated_cloud": (1, 1, 1),
-    "cirrus": (2, 1, 1),
-    "cloud": (3, 1, 1),
-    "cloud_shadow": (4, 1, 1),
-    "snow": (5, 1, 1),
-    "water": (7, 1, 1),
-}
-"""Landsat 8-9 Collection 2: (first bit, bits, least value that says yes). Source: USGS LSDS-1619, table 6-3."""
-
-BQA = {
-    "fill": (0, 1, 1),
-    "terrain": (1, 1, 1),
-    "cloud": (4, 1, 1),
-    "cloud_shadow": (7, 2, 3),
-    "snow": (9, 2, 3),
-    "cirrus": (11, 2, 3),
-}
-"""Landsat 8 Collection 1, of which confidence 3 is high; ``terrain`` is what a mountain hides from the sensor.
-Source: USGS LSDS-1873, Quality Assessment band."""
-
-CMASK = {"no_data": 0, "clear": 127, "cloud": 255}
-"""Classes of INPE's cloud mask of CBERS scenes. Source: Brazil Data Cube, cube-builder documentation (clear 127, not
-clear 255, no data 0)."""
-
-CLOUDS: dict[str, tuple[str, ...]] = {
-    "scl": ("no_data", "defective", "cloud_shadow", "cloud_medium", "cloud_high", "cirrus"),
-    "qa_pixel": ("fill", "dilated_cloud", "cirrus", "cloud", "cloud_shadow"),
-    "bqa": ("fill", "cloud", "cloud_shadow", "cirrus"),
-    "cmask": ("no_data", "cloud"),
-}
-"""What each kind of quality band hides unless asked otherwise: clouds, their shadows, and what is no data."""
+from lsdask.mosaic.qualities import BITS, CLASSES, CLOUDS, CMASK, QA_PIXEL, SCL
 
 
 def mask(quality: xr.DataArray, kind: str, *, hide: Sequence[str] | None = None) -> xr.DataArray:
@@ -70,11 +21,11 @@ def mask(quality: xr.DataArray, kind: str, *, hide: Sequence[str] | None = None)
     ----------
     quality : DataArray (..., y, x), integers
         The quality band, at any times; a ``band`` dimension must have one band.
-    kind : {"scl", "qa_pixel", "bqa", "cmask"}
-        Sentinel-2 scene classification, Landsat Collection 2 or 1, CBERS.
+    kind : {"scl", "qa_pixel", "bqa", "cmask", "udm", "udm2"}
+        Sentinel-2 scene classification, Landsat Collection 2 or 1, CBERS, RapidEye, PlanetScope.
     hide : sequence of str, optional
-        What is not valid, of the names in ``SCL``, ``QA_PIXEL``, ``BQA`` or ``CMASK``; default ``CLOUDS[kind]``. For
-        snow too: ``[*CLOUDS[kind], "snow"]``.
+        What is not valid, of the names in ``SCL``, ``QA_PIXEL``, ``BQA``, ``CMASK``, ``UDM`` or ``UDM2``; default
+        ``CLOUDS[kind]``. For snow too: ``[*CLOUDS[kind], "snow"]``.
 
     Returns
     -------
@@ -93,9 +44,9 @@ def mask(quality: xr.DataArray, kind: str, *, hide: Sequence[str] | None = None)
     if kind not in CLOUDS:
         raise BadInput(sentence("kind", f"be one of {', '.join(CLOUDS)}", f"kind={kind!r}"))
     names = CLOUDS[kind] if hide is None else hide
-    if kind in ("scl", "cmask"):
-        return _mask_classes(quality, kind, names, SCL if kind == "scl" else CMASK)
-    return mask_qa(quality, hide=names, bits=QA_PIXEL if kind == "qa_pixel" else BQA)
+    if kind in CLASSES:
+        return _mask_classes(quality, kind, names, CLASSES[kind])
+    return mask_qa(quality, hide=names, bits=BITS[kind])
 
 
 def mask_scl(

@@ -17,7 +17,7 @@ import xarray as xr
 
 from lsdask import schema, sensors
 from lsdask.errors import BadInput, sentence
-from lsdask.scenes.items import Source, said, time
+from lsdask.scenes.items import Source, is_quality, said, time
 
 if TYPE_CHECKING:
     import pystac
@@ -64,7 +64,7 @@ def coordinates(
 def _radiometry(item: "pystac.Item", source: Source, sensor: sensors.Sensor | None) -> tuple[float, float]:
     """Give scale and offset of a band of an item; NaN as None, so that equal is equal."""
     asset = item.assets[source.key]
-    table = None if sensor is None or source.key in sensor.quality else sensor
+    table = None if is_quality(source, sensor) else sensor
     scale, offset = said(asset, source.number, "scale"), said(asset, source.number, "offset")
     scale = table.scale if scale is None and table is not None else scale
     if scale is None:

@@ -170,9 +170,9 @@ def _source(item: "pystac.Item", band: str, sensor: sensors.Sensor | None) -> So
     for key in (band, *_keys(sensor, band)):
         if key in item.assets:
             return Source(key, 1, named=True)
-    key, point, number = band.rpartition(".")
-    if point and number.isdigit() and key in item.assets:
-        return Source(key, int(number))
+        asset, point, number = key.rpartition(".")
+        if point and number.isdigit() and asset in item.assets:
+            return Source(asset, int(number))
     found = [
         (len(told), Source(key, place))
         for key, asset in item.assets.items()
@@ -190,6 +190,11 @@ def _keys(sensor: sensors.Sensor | None, band: str) -> tuple[str, ...]:
     if band in sensor.quality:
         return sensor.quality
     return next((part.keys for part in sensor.bands if band == part.name or band in part.keys), ())
+
+
+def is_quality(source: Source, sensor: sensors.Sensor | None) -> bool:
+    """Say whether a band is the one that says how good a pixel is: it is no reflectance."""
+    return sensor is not None and not {source.key, f"{source.key}.{source.number}"}.isdisjoint(sensor.quality)
 
 
 def check_found(items: "Sequence[pystac.Item]", bands: Sequence[str], found: Sequence[Sequence[Source | None]]) -> None:
@@ -252,8 +257,8 @@ def stored(
     kinds, voids = [], []
     for place in range(len(found[0])):
         having = _having(items, found, place)
-        is_quality = sensor is not None and any(source.key in sensor.quality for _, source in having)
-        kind, void = _of_band(having, dtype, nodata, None if is_quality else sensor)
+        table = None if any(is_quality(source, sensor) for _, source in having) else sensor
+        kind, void = _of_band(having, dtype, nodata, table)
         kinds.append(kind)
         voids.append(void)
     return np.result_type(*kinds), next((void for void in voids if void is not None), None)
