@@ -99,4 +99,12 @@ class _Pass(s3._Pass):
                 return self._fail(status)
         return super()._pass()
 
+    def _fail(self, status: int) -> None:
+        """Answer with a status; one that sends on names the server behind."""
+        self.send_response(status)
+        self.send_header("Content-Length", "0")
+        if status // 100 == 3:
+            self.send_header("Location", f"http://{self.server.behind}{self.path}")
+        self.end_headers()
+
     do_GET = do_PUT = do_HEAD = do_DELETE = do_MKCOL = do_PROPFIND = _pass
