@@ -200,7 +200,7 @@ def test_a_shard_that_is_lost_in_mid_epoch_is_named_and_once_it_is_back_the_rest
     got = [next(given).image for _ in range(4)]
     shard = path / "mosaic/c/0/1/2"
     aside = shard.rename(path / "aside")
-    words = r"object \(1, 2\) was there and is gone \(first in chunk \([23], [45]\); tried twice"
+    words = r"object \(0, 1, 2\) was there and is gone \(first in chunk \([23], [45]\); tried twice"
     with pytest.raises(Unreadable, match=words):
         got.extend(batch.image for batch in given)
     assert 4 <= len(got) < len(whole)
@@ -221,6 +221,18 @@ def test_what_was_never_written_is_void_and_no_loss(stored):
     tiles = sampling.grid(image, 12)
     stream = TileStream(image, tiles)
     np.testing.assert_array_equal(joined(stream), cut(array, tiles, stream.plan(0).order))
+
+
+def test_a_band_that_is_lost_where_bands_lie_apart_is_named(tmp_path):
+    image = random_mosaic((2, 60, 60), void=0)
+    apart = {"image": {"chunks": (1, 20, 20)}}
+    image.to_dataset(name="image").to_zarr(tmp_path / "s.zarr", encoding=apart, consolidated=False)
+    opened = store.open(tmp_path / "s.zarr")
+    stream = TileStream(opened, sampling.grid(opened, 20), shuffle=False)
+    np.testing.assert_array_equal(joined(stream)[5], image[:, 20:40, 40:])
+    (tmp_path / "s.zarr" / "image" / "c" / "1" / "1" / "2").unlink()
+    with pytest.raises(Unreadable, match=r"object \(1, 1, 2\) was there and is gone"):
+        list(stream)
 
 
 def test_a_lost_mask_is_no_unlabelled_image(stored, tmp_path):

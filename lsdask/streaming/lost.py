@@ -1,6 +1,6 @@
 """Stored objects that get lost: Zarr reads them as void, a stream must not."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -23,16 +23,16 @@ class Watched:
     Attributes
     ----------
     reader : Reader
-    side : (int, int)
-        Rows and columns of an object.
-    there : (row, column) bool array
+    sides : tuple of int
+        Of an object, on each axis of the store: bands may lie in objects of their own.
+    there : bool array, an axis for each of the store's
         The objects that there were.
     void : number or None
         What an object that is not there reads as.
     """
 
     reader: store.Reader
-    side: tuple[int, int]
+    sides: tuple[int, ...]
     there: np.ndarray
     void: float | int | None
 
@@ -51,14 +51,15 @@ class Watched:
             raise Unreadable(f"{where} cannot be read: object {gone[0]} was there and is gone")
         return values
 
-    def _empty(self, values: np.ndarray, y: slice, x: slice) -> Iterator[tuple[int, int]]:
+    def _empty(self, values: np.ndarray, y: slice, x: slice) -> Iterator[tuple[int, ...]]:
         """Find the objects that were there of which a window holds only void."""
-        for row, column in product(span(y, self.side[0]), span(x, self.side[1])):
-            part = values[..., within(y, row, self.side[0]), within(x, column, self.side[1])]
-            if self.there[row, column] and not schema.known_block(part, self.void).any():
-                yield row, column
+        axes = list(zip((*(slice(0, size) for size in values.shape[:-2]), y, x), self.sides, strict=True))
+        for place in product(*(span(axis, side) for axis, side in axes)):
+            part = values[tuple(within(axis, i, side) for i, (axis, side) in zip(place, axes))]
+            if self.there[place] and not schema.known_block(part, self.void).any():
+                yield place
 
-    def _exists(self, place: tuple[int, int]) -> bool:
+    def _exists(self, place: tuple[int, ...]) -> bool:
         array = store.array(str(self.reader.path), name=self.reader.name)
         with store.told(self.reader.path):
             return sync((array.store_path / _key(array, place)).exists())
@@ -72,13 +73,13 @@ def watched(image: xr.DataArray) -> "Watched | store.Reader":
     array = store.array(reader.path, name=reader.name)
     if not array.store_path.store.supports_listing:
         return reader
-    side = (array.shards or array.chunks)[-2:]
+    sides = array.shards or array.chunks
     with store.told(reader.path):
-        there = _listed(array, (-(-array.shape[-2] // side[0]), -(-array.shape[-1] // side[1])))
-    return Watched(reader, (side[0], side[1]), there, array.fill_value)
+        there = _listed(array, [-(-size // side) for size, side in zip(array.shape, sides)])
+    return Watched(reader, sides, there, array.fill_value)
 
 
-def _listed(array: zarr.Array, shape: tuple[int, int]) -> np.ndarray:
+def _listed(array: zarr.Array, shape: Sequence[int]) -> np.ndarray:
     keys = sync(_keys(array))
     prefix = f"{array.store_path.path}/" if array.store_path.path else ""
     there = [prefix + _key(array, place) in keys for place in product(*map(range, shape))]
@@ -90,7 +91,7 @@ async def _keys(array: zarr.Array) -> set[str]:
 
 
 def _key(array: zarr.Array, place: tuple[int, ...]) -> str:
-    return array.metadata.encode_chunk_key((*(0,) * (array.ndim - 2), *place))
+    return array.metadata.encode_chunk_key(place)
 
 
 def span(window: slice, side: int) -> range:
