@@ -166,7 +166,7 @@ def run_cog(size: int, target: Path) -> None:
     """Write a lazy image to a GeoTIFF."""
     import lsdask as ls
 
-    ls.mosaic.to_cog(cheap(size), target, workers=2)
+    ls.mosaic.to_cog(noisy(size), target, workers=2)
 
 
 def run_cog_odc(size: int, target: Path) -> None:
@@ -174,17 +174,13 @@ def run_cog_odc(size: int, target: Path) -> None:
     from odc.geo.cog import save_cog_with_dask
 
     save_cog_with_dask(
-        cheap(size), target, compression="deflate", blocksize=512, overview_resampling="average", stats=False
+        noisy(size), target, compression="deflate", blocksize=512, overview_resampling="average", stats=False
     ).compute(num_workers=2)
 
 
 def cheap(size: int) -> Any:
     """Make a lazy image of ``size`` pixels a side, four bands of uint16, whose blocks are cheap to compute."""
     import dask.array as da
-    from affine import Affine
-    from odc.geo.geobox import GeoBox
-
-    import lsdask as ls
 
     def block(rows: np.ndarray) -> np.ndarray:
         return np.broadcast_to((rows[:, None] % 251).astype("uint16"), (4, len(rows), CHUNK)).copy()
@@ -192,8 +188,31 @@ def cheap(size: int) -> Any:
     rows = da.arange(size, chunks=CHUNK)
     shape: dict[str, Any] = {"chunks": ((4,), rows.chunks[0], (CHUNK,)), "new_axis": [0, 2]}
     column = rows.map_blocks(block, dtype="uint16", meta=np.empty((0, 0, 0), "uint16"), **shape)
-    data = da.concatenate([column] * (size // CHUNK), axis=2)
-    grid = GeoBox((size, size), Affine(RESOLUTION, 0, LEFT, 0, -RESOLUTION, TOP), f"EPSG:{EPSG}")
+    return placed(da.concatenate([column] * (size // CHUNK), axis=2))
+
+
+def noisy(size: int) -> Any:
+    """Make a lazy image that compresses as scenes do, to two thirds."""
+    import dask.array as da
+
+    def block(block_id: tuple[int, ...]) -> np.ndarray:
+        noise = np.random.default_rng(block_id).normal(1000, 25, (4, CHUNK, CHUNK)).astype("uint16")
+        noise[:, : CHUNK // 8] = 0  # void
+        return noise
+
+    sides = (CHUNK,) * (size // CHUNK)
+    meta = np.empty((0, 0, 0), "uint16")
+    return placed(da.map_blocks(block, chunks=((4,), sides, sides), dtype="uint16", meta=meta))
+
+
+def placed(data: Any) -> Any:
+    """Make a mosaic of an array."""
+    from affine import Affine
+    from odc.geo.geobox import GeoBox
+
+    import lsdask as ls
+
+    grid = GeoBox(data.shape[1:], Affine(RESOLUTION, 0, LEFT, 0, -RESOLUTION, TOP), f"EPSG:{EPSG}")
     return ls.schema.wrap(data, grid, ls.schema.MOSAIC, name="mosaic", coords={"band": BANDS}, nodata=0)
 
 

@@ -13,7 +13,7 @@ import pytest
 import rasterio
 import s3
 import xarray as xr
-from distributed import Client
+from distributed import Client, Future
 from images import grid, random_mosaic
 from images import mosaic as mosaic_of
 from rasterio.enums import ColorInterp, Interleaving
@@ -21,7 +21,7 @@ from test_mosaic_cog import check_means, check_modes, levels, torn, vsis3
 
 from lsdask import mosaic, schema
 from lsdask.errors import BadInput, Unreadable
-from lsdask.mosaic.shipping import LARGEST, band_metadata, header_block
+from lsdask.mosaic.shipping import LARGEST, band_metadata, header_block, ship
 
 pytest.importorskip("imagecodecs", reason="odc-geo[tiff] is not installed: workers cannot write a GeoTIFF")
 tifffile = pytest.importorskip("tifffile", reason="odc-geo[tiff] is not installed: workers cannot write a GeoTIFF")
@@ -47,8 +47,10 @@ def unfinished(server: s3.Server) -> int:
     return server.ask("GET", "scenes?uploads").count(b"<Upload>")
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32", "float64"])
-@pytest.mark.parametrize("shape", [(4, 1301, 1099), (3, 530, 2050)])
+@pytest.mark.parametrize(
+    ("dtype", "shape"),
+    [("uint8", (1, 530, 1050)), ("uint16", (4, 1301, 1099)), ("float32", (3, 1030, 529)), ("float64", (2, 600, 600))],
+)
 def test_an_object_holds_the_image(server: s3.Server, client: Client, dtype: str, shape: tuple[int, int, int]) -> None:
     image = random_mosaic(shape, dtype="uint16" if dtype == "uint8" else dtype, chunks=300)
     image = (image % 251).astype(dtype).assign_attrs(image.attrs) if dtype == "uint8" else image
@@ -68,7 +70,7 @@ def test_an_object_holds_the_image(server: s3.Server, client: Client, dtype: str
     assert half.shape == (shape[0], -(-shape[1] // 2), -(-shape[2] // 2))
 
 
-@pytest.mark.parametrize("compress", ["deflate", "lzw", "zstd"])
+@pytest.mark.parametrize("compress", ["lzw", "zstd"])
 def test_headers_come_first_then_overviews(server: s3.Server, client: Client, compress: str) -> None:
     image = random_mosaic((2, 1100, 1100), chunks=512)
     mosaic.to_cog(image, "s3://scenes/a.tif", client=client, compress=compress, overwrite=True)
@@ -123,6 +125,41 @@ def test_what_cannot_be_computed_leaves_nothing(server: s3.Server, client: Clien
         mosaic.to_cog(torn(), "s3://scenes/torn.tif", client=client)
     assert b"torn.tif" not in server.ask("GET", "scenes")
     assert unfinished(server) == 0
+
+
+def test_one_who_loses_patience_leaves_nothing(
+    server: s3.Server, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(future: Future) -> None:
+        assert unfinished(server) == 1
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Future, "result", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        mosaic.to_cog(random_mosaic((1, 600, 600), chunks=512), "s3://scenes/stopped.tif", client=client)
+    assert unfinished(server) == 0
+    assert b"stopped.tif" not in server.ask("GET", "scenes")
+
+
+def test_a_bucket_that_refuses_or_does_not_answer(
+    server: s3.Server, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = random_mosaic((1, 20, 20), chunks=20)
+    about: dict[str, Any] = {"names": ["a"], "scale": (1.0, 0.0), "nodata": 0, "compress": "lzw", "method": "average"}
+    with pytest.raises(BadInput, match=r"path must be in a bucket that takes it. Got path=s3://nowhere/.*NoSuchBucket"):
+        ship(image, "s3://nowhere/a.tif", **about, client=client)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    with monkeypatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+        with pytest.raises(
+            Unreadable, match=r"path must be on a server that answers. Got path=s3://scenes/a.tif: Could"
+        ):
+            ship(image, "s3://scenes/a.tif", **about, client=client)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with pytest.raises(BadInput, match=r"path must be open to the credentials of the environment. Got none. Set AWS"):
+        ship(image, "s3://scenes/a.tif", **about, client=client)
 
 
 def test_bad_input(server: s3.Server, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
