@@ -21,7 +21,7 @@ import xarray as xr
 from images import random_mosaic
 from test_mosaic_restart import OPTIONS, TILES, image
 
-from lsdask import ledger, mosaic, predict, store, tasks, tiling
+from lsdask import kmeans, ledger, models, mosaic, predict, store, tasks, tiling
 from lsdask.errors import BadInput, NotFound, OtherPlan, Unfinished, Unreadable
 from lsdask.store import leases, places, web
 
@@ -423,7 +423,7 @@ def test_what_is_not_there(url: str) -> None:
         store.open(url)
 
 
-# Clusters
+# Clusters, and other rooms
 
 
 @pytest.mark.cluster
@@ -437,3 +437,24 @@ def test_a_cluster_of_processes_writes_it(server: webdav.Server, url: str, tmp_p
         assert mosaic.write(image(), url, client=client, **options).skipped == TILES
     mosaic.write(image(), str(tmp_path / "a.zarr"), **OPTIONS).check()
     assert stored(folder(server, url)) == stored(tmp_path / "a.zarr")
+
+
+@pytest.mark.slow
+def test_clusters_and_scores_are_as_in_folders(server: webdav.Server, url: str, tmp_path: Path) -> None:
+    """Everything that is written goes the same way: from the server, to the server."""
+    import torch
+
+    network = torch.nn.Conv2d(2, 1, 3, padding=1)
+    model = models.wrap(network, bands=["b0", "b1"], mean=[500.0] * 2, std=[290.0] * 2)
+    where = (url, str(tmp_path / "a.zarr"))
+    for place in where:
+        store.write(image(), place, chunk=16, shard=32)
+        scenes = store.open(place)
+        kmeans.write(scenes, kmeans.fit(scenes, [2, 3]), f"{place}.k", shard=32, progress=False).check()
+        options = {"tile": 32, "halo": 3, "batch": 1, "precision": "float32", "device": "cpu", "progress": False}
+        predict.run(place, f"{place}.scores", model, **options).check()
+    for made in (".k", ".scores"):
+        there, here = (store.open(f"{place}{made}").values for place in where)
+        np.testing.assert_array_equal(there, here)
+    assert len(np.unique(here)) > 50
+    assert predict.verify(f"{url}.scores", progress=False).sound == TILES
