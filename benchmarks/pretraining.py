@@ -19,22 +19,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from networks import f1_of, open_labelled
 
 import lsdask as ls
 
 FEW = (10, 40, 160)
 TILE, BATCH, K = 64, 16, 8
 MODES = ("scratch", "pretrained", "frozen")
-
-
-def open_labelled(data: Path, folder: Path) -> tuple[Any, Any]:
-    """Put images and masks on one grid, in stores."""
-    cube = ls.scenes.open(data / "images")
-    masks = ls.scenes.open(data / "masks", grid=cube, nodata=ls.schema.UNKNOWN)
-    truth = ls.mosaic.composite(masks).isel(band=0, drop=True).rename("mask")
-    ls.mosaic.write(ls.mosaic.composite(cube), folder / "image.zarr", progress=False).check()
-    ls.mosaic.write(truth, folder / "mask.zarr", progress=False).check()
-    return ls.store.open(folder / "image.zarr"), ls.store.open(folder / "mask.zarr")
 
 
 def cut(image: Any, mask: Any, labels: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -45,19 +36,6 @@ def cut(image: Any, mask: Any, labels: Any) -> tuple[pd.DataFrame, pd.DataFrame]
     tiles = ls.sampling.split(tiles, fractions=(0.6, 0.15, 0.25), test="east", seed=0)
     once = tiles[(tiles.split == "test") & (tiles.y % TILE == 0) & (tiles.x % TILE == 0)]
     return tiles, once
-
-
-def f1_of(model: Any, image: Any, mask: Any, tiles: pd.DataFrame) -> float:
-    """Score a model on tiles, each known pixel once."""
-    scorer = ls.models.runner(model, nodata=ls.schema.nodata(image))
-    tp = fp = fn = 0
-    for batch in ls.streaming.TileStream(image, tiles, mask=mask, batch_size=BATCH):
-        found, truth = scorer(batch.image)[:, -1] >= 0.5, batch.mask == 1
-        known = batch.mask != ls.schema.UNKNOWN
-        tp += int((found & truth).sum())
-        fp += int((found & ~truth & known).sum())
-        fn += int((~found & truth).sum())
-    return 2 * tp / max(2 * tp + fp + fn, 1)
 
 
 def learn(

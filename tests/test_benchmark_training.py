@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import rasterio
 
 
@@ -61,3 +62,18 @@ def test_a_table_of_networks_is_gone_on_with(tmp_path, monkeypatch):
     assert [json.loads(line)["loss"] for line in lines.splitlines()] == ["bce", "dice"]
     assert found["best"] == max(found["f1"], key=lambda name: found["f1"][name])
     assert all(0 <= f1 <= 1 for f1 in found["f1"].values())
+
+
+@pytest.mark.slow
+def test_what_cluster_labels_teach_is_measured(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+    pretraining = load("pretraining")
+    for name, value in (("TILE", 32), ("BATCH", 4), ("K", 2), ("FEW", (4, 6))):
+        monkeypatch.setattr(pretraining, name, value)
+    scenes(tmp_path / "data")
+    (tmp_path / "out").mkdir()
+    found = pretraining.measure(
+        tmp_path / "data", tmp_path / "out", encoder="resnet18", seeds=2, steps=2, epochs=1
+    )  # fmt: skip
+    assert set(found["f1_mean_min_max"]) == {f"{mode} {n}" for mode in pretraining.MODES for n in (4, 6)}
+    assert all(0 <= least <= mean <= most <= 1 for mean, least, most in found["f1_mean_min_max"].values())

@@ -56,6 +56,9 @@ class SoaresUnet(nn.Module):
 def build(spec: Spec, weights: str | None) -> tuple[nn.Module, int]:
     """Build it for a spec; ``filters`` is its one option."""
     _refuse(spec, weights, {"filters"})
+    filters = spec.options.get("filters", 1)
+    if not isinstance(filters, int) or filters < 1:
+        raise BadInput(sentence("filters", "be a whole number, at least 1", f"filters={filters!r}"))
     return SoaresUnet(spec.channels, spec.classes, **spec.options), STRIDE
 
 
