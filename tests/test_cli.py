@@ -139,6 +139,11 @@ def test_help_explains() -> None:
         (["report", "{whole}", "{whole}", "{whole}", "no/a.html", "--tiles", "t", "--model", "m"], "out must lie in a"),
         (["mosaic", "nothing/*.tif", "--out", "m.zarr"], "paths must"),
         (["cluster", "{whole}", "c.zarr", "--k", "two"], "k must be whole numbers with commas between. Got k=two."),
+        (
+            ["cluster", "{whole}", "c.zarr", "--k", "2,300"],
+            "k must lie from 1 to 254, as labels are uint8.",
+        ),
+        (["cluster", "{whole}", "{whole}", "--k", "2"], "target must be new or hold a run to go on with."),
         (["tiles", "{whole}", "t.parquet", "--clusters", "{whole}"], "clusters must be a store that `lsdask cluster`"),
         (["tiles", "{whole}", "t.parquet", "--fractions", "1,2"], "fractions must be 3 numbers with commas between."),
         (["predict", "{whole}", "no-model", "s.zarr"], "must be a model folder"),
@@ -185,6 +190,18 @@ def test_a_warning_is_one_line_and_names_no_code(
     assert stderr.startswith("lsdask: note: 1 of ")
     assert stderr.count("\n") == 1
     assert ".py" not in stderr
+
+
+def test_a_stop_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ls.store, "open", stop)
+    monkeypatch.setattr(sys, "argv", ["lsdask", "cluster", "a.zarr", "b.zarr"])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == 130
+    assert capsys.readouterr().err == "lsdask: stopped. The same command goes on where it was.\n"
 
 
 def test_a_fault_of_the_code_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

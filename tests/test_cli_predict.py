@@ -11,7 +11,7 @@ from images import random_mosaic
 from typer.testing import CliRunner
 
 from lsdask import cli, ledger, models, schema, store
-from lsdask.errors import BadInput
+from lsdask.errors import BadInput, NotFound
 
 
 def lsdask(*arguments: object, code: int = 0) -> str:
@@ -69,9 +69,10 @@ def test_bad_input(folder: Path) -> None:
         ((), r"mosaic must be given\. Got none\. Pass MOSAIC MODEL OUT, or --resume OUT"),
         ((folder / "mosaic.zarr", folder / "model"), "out must be given"),
         ((folder / "mosaic.zarr", folder / "model", "s", "--halo", "wide"), "halo must be whole pixels or auto"),
-        (("--resume", folder / "mosaic.zarr"), "target must be new or hold a run"),
+        (("--resume", folder / "mosaic.zarr"), "resume must be what a run wrote or writes"),
+        ((folder / "mosaic.zarr", folder / "model", "s", "--where", "no.gpkg"), "where must name a file"),
     ):
-        with pytest.raises(BadInput, match=said):
+        with pytest.raises((BadInput, NotFound), match=said):
             lsdask("predict", *arguments)
-    with pytest.raises(BadInput, match="target must be new or hold a run"):
+    with pytest.raises(BadInput, match=r"store must be what a run wrote or writes.*of no run"):
         lsdask("status", folder / "mosaic.zarr")

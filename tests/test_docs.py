@@ -1,5 +1,6 @@
 """The pages of docs/: what they show is run, in order, as a reader would."""
 
+import json
 import os
 import re
 import shlex
@@ -78,3 +79,19 @@ def test_from_a_catalogue_to_a_mosaic(
     again = ls.store.open("again.zarr")
     assert ls.schema.bands(again) == ("blue", "green", "red", "nir", "looks", "elevation", "slope")
     np.testing.assert_array_equal(again.sel(band=written.band).values, written.values)
+
+
+@pytest.mark.slow
+def test_from_your_files_to_a_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = "from-your-files-to-a-map.md"
+    monkeypatch.chdir(tmp_path)
+    exec(compile(blocks(page, "python")[0], page, "exec"), {})
+    (written_out,) = blocks(page, "sh")
+    for line in written_out.replace("\\\n", " ").splitlines():
+        command = shlex.split(line.replace("--epochs 30", "--epochs 1"))[1:]
+        result = CliRunner().invoke(cli.app, command, catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+    assert ls.schema.bands(ls.store.open("mosaic.zarr")) == ("green", "red", "nir", "elevation", "slope")
+    assert {"slope_mean", "area_m2"} <= set(gpd.read_file("landslides.gpkg").columns)
+    assert 0 <= json.loads(Path("scores.json").read_text())["f1"] <= 1
+    assert "Landslides of the scene" in Path("report.html").read_text()

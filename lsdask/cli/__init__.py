@@ -46,6 +46,16 @@ REFUSALS = (
 """What a disk says no to: that is for the user to mend, and no fault of the code."""
 
 
+STOPPED = 130
+"""The exit code of a command that Ctrl-C ended."""
+
+GOES_ON = {
+    **dict.fromkeys(("mosaic", "cluster", "predict", "reproduce"), "The same command goes on where it was."),
+    "train": "The same command with --resume goes on where it was.",
+}
+"""What to do after that, by command."""
+
+
 def main() -> None:
     """Run the command; what lsdask raises on purpose, and what a disk refuses, becomes one line and exit code 2."""
     with warnings.catch_warnings():
@@ -54,6 +64,10 @@ def main() -> None:
             app()
         except LsdaskError as error:
             _end(str(error))
+        except SystemExit as left:
+            if left.code == STOPPED:
+                tell(f"stopped. {GOES_ON.get(''.join(sys.argv[1:2]), '')}".rstrip(), "yellow")
+            raise
         except OSError as error:
             if error.errno not in REFUSALS:
                 raise

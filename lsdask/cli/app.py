@@ -86,12 +86,16 @@ def show(title: str, rows: Any) -> None:
     console.print(table)
 
 
-def table_of(frame: "pd.DataFrame", formats: Mapping[str, str]) -> Table:
-    """Make a table of a frame; numbers have four digits where ``formats`` does not say otherwise."""
-    table = Table(*(str(column) for column in frame))
+def table_of(frame: "pd.DataFrame", formats: Mapping[str, str], title: str | None = None) -> Table:
+    """Make a table of a frame; numbers have four digits where ``formats`` does not say otherwise, NaN is a dash."""
+    table = Table(*(str(column) for column in frame), title=title, title_justify="left")
     for row in frame.itertuples(index=False):
-        table.add_row(*(formats.get(str(name), "{:.4g}").format(value) for name, value in zip(frame, row)))
+        table.add_row(*(_cell(formats.get(str(name), "{:.4g}"), value) for name, value in zip(frame, row)))
     return table
+
+
+def _cell(form: str, value: Any) -> str:
+    return "-" if value != value else form.format(value)
 
 
 # Running
@@ -111,6 +115,15 @@ def there(path: Path, name: str) -> Path:
     if not path.exists():
         raise NotFound(sentence(name, "name a file", f"{name}={path}, where there is none"))
     return path
+
+
+def check_run(path: str, name: str) -> None:
+    """Raise unless a store is the target of a run."""
+    import lsdask as ls
+
+    if ls.ledger.NAME not in ls.store.group(path):
+        rule = "be what a run wrote or writes: `lsdask mosaic`, `cluster` or `predict`"
+        raise BadInput(sentence(name, rule, f"{path}, of no run"))
 
 
 def class_of(scores: "xr.DataArray", text: str | None) -> Any:

@@ -1,5 +1,6 @@
 """Clusters of pixels, and an encoder that has learnt them."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,7 +10,7 @@ import lsdask as ls
 from lsdask.cli.app import Out, Store, app, console, finish, numbers, say, table_of
 from lsdask.cli.inputs import labels_of, streams_of
 from lsdask.cli.running import Cluster, Scheduler, Workers, client_of
-from lsdask.errors import BadInput, sentence
+from lsdask.errors import BadInput, NotFound, sentence
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,13 +38,13 @@ def cluster(
     scheduler: Scheduler = None,
 ) -> None:
     """Cluster the pixels of a mosaic by k-means, all k in one reading, and write the labels."""
-    image = ls.store.open(mosaic)
+    image, ks = ls.store.open(mosaic), _counts(k)
+    with suppress(NotFound):
+        ls.ledger.plan_of(out)  # before the work: a store that holds something else is no target
     if centers is not None and centers.exists():
         found = ls.kmeans.open(centers)
     else:
-        found = ls.kmeans.fit(
-            image, numbers("k", k), n_samples=samples, seed=seed, standardise=standardise, refine=refine
-        )
+        found = ls.kmeans.fit(image, ks, n_samples=samples, seed=seed, standardise=standardise, refine=refine)
         if centers is not None:
             ls.kmeans.save(found, centers)
     if found.attrs["n_samples"] < samples and found.attrs["n_samples"] == found.attrs["n_valid"]:
@@ -55,6 +56,14 @@ def cluster(
     if plots is not None:
         _plot(plots, measures, found, ls.store.open(out))
     finish(report)
+
+
+def _counts(k: str) -> list[int]:
+    """Read the numbers of clusters."""
+    found = numbers("k", k)
+    if not all(1 <= number < ls.schema.UNKNOWN for number in found):
+        raise BadInput(sentence("k", f"lie from 1 to {ls.schema.UNKNOWN - 1}, as labels are uint8", f"k={k}"))
+    return found
 
 
 def _plot(folder: Path, measures: "pd.DataFrame", centers: "xr.DataArray", labels: "xr.DataArray") -> None:

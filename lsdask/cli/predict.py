@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 import lsdask as ls
-from lsdask.cli.app import app, console, finish
+from lsdask.cli.app import app, check_run, console, finish, there
 from lsdask.cli.running import Cluster, Scheduler, Workers, client_of
 from lsdask.errors import BadInput, sentence
 
@@ -40,9 +40,12 @@ def predict(
     """Apply a model to a mosaic and write the scores. Run again to go on where it stopped."""
     with client_of(workers, cluster, scheduler) as client:
         if resume is not None:
+            check_run(resume, "resume")
             finish(ls.predict.resume(resume, client=client))
             return
         image, network, target = _given(mosaic=mosaic, model=model, out=out)
+        if where is not None:
+            there(where, "where")
         options: dict[str, Any] = {
             "tile": tile,
             "halo": _halo(halo),

@@ -40,6 +40,15 @@ TEXT = dict.fromkeys(("score", "region"), "{}")
 SHOWN = {"regions": ["region", "blocks", "f1", "f1_low", "f1_high", "precision", "recall"]}
 """Columns of wide tables that are printed; files hold all."""
 
+TITLES = {
+    "intervals": "95 % intervals, by drawing blocks anew",
+    "regions": "Regions, with 95 % intervals",
+    "near": "Edges forgiven",
+    "sizes": "Landslides by area: share detected (half of it found), share of their area found",
+    "objects": "Outlines that match (IoU of 0.5 or more)",
+}
+"""What is printed above a table, by its name in files."""
+
 Score = Literal["f1", "iou", "mcc", "precision", "recall", "accuracy"]
 
 
@@ -88,7 +97,7 @@ def evaluate(
         if objects:
             tables |= _objects(image, truth, mask, given)
         for title, part in list(tables.items())[1:]:
-            console.print(table_of(part[SHOWN.get(title, list(part))], WHOLE | TEXT))
+            console.print(table_of(part[SHOWN.get(title, list(part))], WHOLE | TEXT, TITLES[title]))
         if figures is not None:
             _draw(figures, image, truth, tables, given)
         if agreement is not None:

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 import lsdask as ls
-from lsdask.cli.app import Store, app, finish, say
+from lsdask.cli.app import Store, app, check_run, finish, say
 
 
 @app.command()
@@ -16,6 +16,7 @@ def status(
     ] = False,
 ) -> None:
     """Say how far the run that writes a store is, and which tiles failed; with --verify, whether any is damaged."""
+    check_run(store, "store")
     if verify:
         finish(ls.tasks.verify(store))
     say(str(ls.tasks.status(store)))

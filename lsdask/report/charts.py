@@ -16,6 +16,14 @@ from lsdask.report.maps import INK, MUTED, QUALITATIVE, WIDTH
 BLUE, RED, GREEN = "#4477aa", "#ee6677", "#228833"
 """Of Paul Tol's bright qualitative colours."""
 
+LINES: tuple[dict[str, Any], ...] = (
+    {"color": BLUE, "ls": "-"},
+    {"color": RED, "ls": (0, (5, 1.2))},
+    {"color": GREEN, "ls": (0, (6, 1.2, 1.2, 1.2))},
+    {"color": MUTED, "ls": (0, (1.5, 1.2))},
+)
+"""Lines of one chart: told apart without colours too."""
+
 
 def figure_history(history: pd.DataFrame) -> Figure:
     """Show the losses of a training, epoch by epoch, and mark the best.
@@ -30,9 +38,9 @@ def figure_history(history: pd.DataFrame) -> Figure:
     Figure
     """
     figure, axes = _chart("epoch", "loss")
-    for name, colour in (("train", BLUE), ("valid", RED)):
+    for name, style in (("train", LINES[0]), ("valid", LINES[1])):
         if name in history and history[name].notna().any():
-            axes.plot(history["epoch"], history[name], color=colour, lw=1.8, marker="o", ms=3, label=name)
+            axes.plot(history["epoch"], history[name], **style, lw=1.8, marker="o", ms=3, label=name)
     judged = history["valid"] if "valid" in history and history["valid"].notna().any() else history["train"]
     best = int(history["epoch"].iloc[int(judged.argmin())])
     axes.axvline(best, color=MUTED, lw=0.8, ls=(0, (4, 3)), label=f"best, epoch {best}")
@@ -55,9 +63,9 @@ def figure_learning(history: pd.DataFrame) -> Figure:
     Figure
     """
     figure, axes = _chart("epoch", "score")
-    for name, colour in (("precision", BLUE), ("recall", RED), ("f1", GREEN), ("iou", MUTED)):
+    for name, style in zip(("precision", "recall", "f1", "iou"), LINES):
         label = {"f1": "F1", "iou": "IoU"}.get(name, name)
-        axes.plot(history["epoch"], history[name], color=colour, lw=1.8, marker="o", ms=3, label=label)
+        axes.plot(history["epoch"], history[name], **style, lw=1.8, marker="o", ms=3, label=label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylim(0, 1.02)
     _key(axes)
@@ -80,8 +88,8 @@ def figure_thresholds(sweep: pd.DataFrame, *, threshold: float = 0.5) -> Figure:
     """
     figure, axes = _chart("threshold", "score")
     some = sweep[sweep["tp"] + sweep["fp"] > 0]
-    for name, colour in (("precision", BLUE), ("recall", RED), ("f1", GREEN)):
-        axes.plot(some["threshold"], some[name], color=colour, lw=1.8, label=name.replace("f1", "F1"))
+    for name, style in zip(("precision", "recall", "f1"), LINES):
+        axes.plot(some["threshold"], some[name], **style, lw=1.8, label=name.replace("f1", "F1"))
     axes.axvline(threshold, color=MUTED, lw=0.8, ls=(0, (4, 3)), label=f"in use, {threshold:g}")
     axes.set(xlim=(0, 1), ylim=(0, 1.02))
     _key(axes)

@@ -158,9 +158,8 @@ def _detail_cards(run: Run) -> str:
     cards = []
     for place in places(run.errors, run.window, run.mask.shape):
         figure = figures.figure_detail(run.scene, run.mask, run.scores, place.window, threshold=run.threshold)
-        cards.append(
-            card(f"{share_text(place.found)} found", figure, f"A landslide of {area_text(place.area * dy * dx)}.")
-        )
+        told = f"A landslide of {area_text(place.area * dy * dx)}. Yellow: the truth. White: from {run.threshold:g} on."
+        cards.append(card(f"{share_text(place.found)} found", figure, told))
     return "".join(cards)
 
 
