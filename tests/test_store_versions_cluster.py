@@ -1,6 +1,7 @@
 """A cluster writes an Icechunk repository: still one commit a run, whatever becomes of workers and client."""
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from distributed import Client, LocalCluster
 from images import random_mosaic
 
 from lsdask import kmeans, ledger, mosaic, predict, store, tasks, tiling
-from lsdask.errors import BadInput, OtherPlan
+from lsdask.errors import BadInput, OtherPlan, Unfinished
 
 pytestmark = pytest.mark.cluster
 
@@ -33,7 +34,7 @@ TILES = 12
 @pytest.fixture(scope="module")
 def client() -> Iterator[Client]:
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         client.run(sys.path.insert, 0, str(Path(__file__).parent))
@@ -126,6 +127,7 @@ def test_from_one_repository_to_another(place: str, client: Client) -> None:
     np.testing.assert_array_equal(pixels(f"{place}-again"), image.values)
 
 
+@pytest.mark.slow
 def test_labels_with_votes_and_scores(tmp_path: Path, client: Client) -> None:
     image = random_mosaic((2, 64, 48))
     centers = kmeans.fit(image, [2, 3], n_samples=500)
@@ -271,6 +273,36 @@ def _wait(log: Path, tiles: int) -> None:
     while not log.exists() or log.stat().st_size < tiles:
         assert time.monotonic() < until, "no tile is computed"
         time.sleep(0.01)
+
+
+def test_a_cluster_that_ends_meanwhile_leaves_a_commit_to_go_on_from(local: str, tmp_path: Path) -> None:
+    image = random_mosaic(SHAPE, chunks=16)
+    lazy = Slow(str(tmp_path / "tiles")).on(image)
+    cluster = LocalCluster(1, threads_per_worker=1, processes=False, dashboard_address=":0")
+    with Client(cluster, set_as_default=False) as client:
+
+        def close() -> None:
+            _wait(tmp_path / "tiles", 5)
+            cluster.close()
+
+        closer = threading.Thread(target=close)
+        closer.start()
+        with pytest.raises(Unfinished, match="What is done stays done"):
+            mosaic.write(lazy, local, client=client, **OPTIONS)
+        closer.join()
+    done = int(ledger.done(local).sum())
+    assert 3 <= done < TILES
+    assert mosaic.write(lazy, local, workers=2, **OPTIONS).check().skipped == done
+    assert len(commits(local)) == 2
+    np.testing.assert_array_equal(pixels(local), image.values)
+
+
+def test_no_secret_travels_with_a_fork(server: s3.Server) -> None:
+    place = f"icechunk:s3://{s3.BUCKET}/forked"
+    with store.session(place, "nothing"):
+        sent = pickle.dumps(store.fork(place))
+    assert server.environment()["AWS_SECRET_ACCESS_KEY"].encode() not in sent
+    assert server.url.encode() in sent
 
 
 @dataclass(frozen=True)
