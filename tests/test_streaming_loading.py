@@ -9,13 +9,14 @@ import subprocess
 import sys
 import textwrap
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from images import random_mosaic
 
-from lsdask import sampling, schema, store, streaming
+from lsdask import sampling, schema, store, streaming, tasks
 from lsdask.errors import BadInput, Unreadable
 from lsdask.streaming import MixedStream, TileStream, loading
 
@@ -217,6 +218,21 @@ def test_batches_on_a_gpu_are_those_on_the_cpu(places):
         np.testing.assert_array_equal(mask.cpu().numpy(), truth.numpy())
 
 
+def test_a_loader_worker_begins_where_it_is_told(places, monkeypatch):
+    stream = stream_of(places, lanes=2)
+    dataset = loading.TileDataset(stream, floats=False)
+    monkeypatch.setattr(loading, "get_worker_info", lambda: SimpleNamespace(id=1, num_workers=2))
+
+    def given():
+        return [streaming.Batch(image.numpy(), mask.numpy()) for image, mask in dataset]
+
+    same(given(), stream.batches(0, worker=1, workers=2))
+    dataset.set_epoch(4)
+    same(given(), stream.batches(4, worker=1, workers=2))
+    dataset.load_state_dict({**stream.state_dict(), "epoch": 3, "batch": 5})
+    same(given(), stream.batches(3, 5, worker=1, workers=2))
+
+
 @pytest.mark.slow
 def test_loader_workers_take_the_same_batches_in_the_same_order_and_the_epoch_they_are_told(places):
     stream = stream_of(places, lanes=2)
@@ -411,7 +427,15 @@ def pids(client):
 def test_dask_workers_read_the_same_batches_and_one_that_is_killed_loses_nothing(places, cluster):
     expected = list(stream_of(places).batches(0))
     stream = stream_of(places, client=cluster, threads=3, prefetch=0)
-    same(stream, expected)
+    held = []
+
+    def counted():
+        for batch in stream:
+            held.append(len(cluster.futures))
+            yield batch
+
+    same(counted(), expected)
+    assert max(held) <= 2 * 3 < stream.explain()["reads"]  # what was read is let go of
     assert stream.epoch == 1
     stream.set_epoch(0)
     given = iter(stream)
@@ -421,6 +445,20 @@ def test_dask_workers_read_the_same_batches_and_one_that_is_killed_loses_nothing
     assert not cluster.futures
     with pytest.raises(BadInput, match="client must be None for a stream that other processes take"):
         list(stream.in_processes())
+
+
+@pytest.mark.cluster
+def test_a_worker_of_another_version_that_joins_ends_the_epoch(places, cluster, monkeypatch):
+    stream = stream_of(places, client=cluster)
+
+    def stranger(self):
+        raise BadInput("worker must have the lsdask of this process.")
+
+    given = iter(stream)
+    next(given)
+    monkeypatch.setattr(tasks.Cargo, "check", stranger)
+    with pytest.raises(BadInput, match="worker must have"):
+        list(given)
 
 
 @pytest.mark.cluster
