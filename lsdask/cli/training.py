@@ -126,7 +126,7 @@ def _put_back(path: Path, before: str | None) -> None:
     if before is not None:
         path.write_text(before)
         return
-    path.unlink()
+    path.unlink(missing_ok=True)
     with suppress(OSError):
         path.parent.rmdir()
 
