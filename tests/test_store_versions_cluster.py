@@ -21,7 +21,8 @@ import zarr
 from distributed import Client, LocalCluster
 from images import random_mosaic
 
-from lsdask import kmeans, ledger, mosaic, predict, store, tasks, tiling
+import lsdask as ls
+from lsdask import ledger, mosaic, store, tasks, tiling
 from lsdask.errors import BadInput, OtherPlan, Unfinished
 
 pytestmark = pytest.mark.cluster
@@ -130,17 +131,17 @@ def test_from_one_repository_to_another(place: str, client: Client) -> None:
 @pytest.mark.slow
 def test_labels_with_votes_and_scores(tmp_path: Path, client: Client) -> None:
     image = random_mosaic((2, 64, 48))
-    centers = kmeans.fit(image, [2, 3], n_samples=500)
+    centers = ls.kmeans.fit(image, [2, 3], n_samples=500)
     labels, scores = (f"icechunk:{tmp_path / name}" for name in ("labels", "scores"))
-    kmeans.write(image, centers, labels, shard=32, tile=16, client=client, progress=False).check()
-    kmeans.write(image, centers, tmp_path / "labels.zarr", shard=32, tile=16, progress=False).check()
+    ls.kmeans.write(image, centers, labels, shard=32, tile=16, client=client, progress=False).check()
+    ls.kmeans.write(image, centers, tmp_path / "labels.zarr", shard=32, tile=16, progress=False).check()
     options: dict[str, Any] = {"classes": ["c"], "tile": 32, "halo": 0, "progress": False}
-    predict.run(image, scores, brightness, client=client, **options).check()
-    predict.run(image, tmp_path / "scores.zarr", brightness, **options).check()
+    ls.predict.run(image, scores, brightness, client=client, **options).check()
+    ls.predict.run(image, tmp_path / "scores.zarr", brightness, **options).check()
     for shared, plain in ((labels, "labels.zarr"), (scores, "scores.zarr")):
         np.testing.assert_array_equal(store.open(shared).values, store.open(tmp_path / plain).values)
         assert len(commits(shared)) == 1
-    np.testing.assert_array_equal(kmeans.read_majority(labels), kmeans.read_majority(tmp_path / "labels.zarr"))
+    np.testing.assert_array_equal(ls.kmeans.read_majority(labels), ls.kmeans.read_majority(tmp_path / "labels.zarr"))
 
 
 def brightness(blocks: np.ndarray) -> np.ndarray:
@@ -237,7 +238,6 @@ def test_nothing_of_an_attempt_that_did_not_end_is_committed(
     assert tasks.verify(local, progress=False).check().sound == 6
 
 
-@pytest.mark.slow
 def test_a_worker_that_is_killed(local: str, tmp_path: Path, client: Client) -> None:
     image = random_mosaic(SHAPE, chunks=16)
     lazy = Slow(str(tmp_path / "tiles")).on(image)
