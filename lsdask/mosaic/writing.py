@@ -36,9 +36,9 @@ def write(
         A mosaic, or anything else on a grid, lazy or in memory. Lazy chunks that divide a shard are read once.
     path : str or Path
         The target store, made if there is nothing: a local path, ``s3://``, ``gs://``, ``az://``, or ``https://`` of
-        a server that speaks WebDAV (with the extra ``cloud``), or ``icechunk:`` before a local path or ``s3://`` (with the extra ``icechunk``), where a run is
-        one commit, made by this process: if it is killed nothing is committed, if a worker is only its shards in
-        flight are computed again.
+        a server that speaks WebDAV (with the extra ``cloud``), or ``icechunk:`` before a local path or ``s3://``
+        (with the extra ``icechunk``), where a run is one commit, made by this process: if it is killed nothing is
+        committed, if a worker is only its shards in flight are computed again.
     chunk, shard : int
         Sides of a chunk and of a shard, in pixels; a shard is a task.
     client : distributed.Client, optional
