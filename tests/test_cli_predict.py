@@ -76,3 +76,10 @@ def test_bad_input(folder: Path) -> None:
             lsdask("predict", *arguments)
     with pytest.raises(BadInput, match=r"store must be what a run wrote or writes.*of no run"):
         lsdask("status", folder / "mosaic.zarr")
+
+
+def test_a_place_outside_the_mosaic_is_told(folder: Path, tmp_path: Path) -> None:
+    gpd.GeoDataFrame(geometry=[shapely.box(0, 0, 1, 1)], crs="EPSG:4326").to_file(tmp_path / "far.gpkg")
+    said = lsdask("predict", folder / "mosaic.zarr", folder / "model", tmp_path / "s.zarr", "--tile", 64, "--halo", 16,
+                  "--where", tmp_path / "far.gpkg")  # fmt: skip
+    assert "no pixel was scored" in said

@@ -282,3 +282,23 @@ def test_workers_trace_the_same_polygons(folder: Path, tmp_path: Path) -> None:
     read = gpd.read_file(tmp_path / "p.fgb")
     assert len(read) == len(whole)
     np.testing.assert_allclose(np.sort(read.area), np.sort(whole.area))
+
+
+def test_what_is_no_map_or_no_truth_is_refused(folder: Path, tmp_path: Path) -> None:
+    gpd.read_file(folder / "slides.gpkg").iloc[:0].to_file(tmp_path / "none.gpkg")
+    for arguments, said in (
+        (("evaluate", folder / "mask.zarr", folder / "slides.gpkg"), "scores must hold probabilities"),
+        (("polygons", folder / "mask.zarr", tmp_path / "a.gpkg"), "scores must hold probabilities"),
+        (("evaluate", folder / "scores.zarr", tmp_path / "none.gpkg"), "mask must hold polygons"),
+        (("evaluate", folder / "scores.zarr", folder / "mask.zarr", "--regions", folder / "basins.gpkg"), "--block"),
+    ):
+        with pytest.raises(BadInput, match=said):
+            lsdask(*arguments)
+    assert not (tmp_path / "a.gpkg").exists()
+
+
+def test_an_empty_map_says_so(folder: Path, tmp_path: Path) -> None:
+    said = lsdask("polygons", folder / "scores.zarr", tmp_path / "none.gpkg", "--min-area", 1e9)
+    assert "no landslide of 1e+09 m² or more has a score of 0.5 or more" in said
+    assert "Wrote 0 landslides" in said
+    assert "note:" not in lsdask("polygons", folder / "scores.zarr", tmp_path / "some.gpkg")

@@ -13,8 +13,9 @@ HEAD = """# The command
 Each step is a command. `lsdask COMMAND --help` says what is written here; `lsdask --install-completion` makes the shell
 complete commands and options.
 
-What lsdask raises on purpose is printed as one sentence, and the exit code is 2. A run that ends with tiles not done
-names them, and exits with 1.
+What lsdask raises on purpose, and what a disk refuses, is printed as one line, and the exit code is 2. A run that ends
+with tiles not done names them, and exits with 1. Ctrl-C ends a command with 130. A line that begins with `lsdask: note:`
+says what to look at, and nothing failed.
 """
 
 
@@ -38,7 +39,8 @@ def section(command: Any) -> str:
     """What a command does, takes and can be told."""
     arguments = [part for part in command.params if part.param_type_name == "argument"]
     options = [part for part in command.params if part.param_type_name == "option"]
-    usage = " ".join(["lsdask", command.name, "[OPTIONS]", *(_metavar(part) for part in arguments)])
+    asked = [f"{part.opts[0]} {str(part.name).upper()}" for part in options if part.required]
+    usage = " ".join(["lsdask", command.name, "[OPTIONS]", *asked, *(_metavar(part) for part in arguments)])
     parts = [f"## lsdask {command.name}\n", f"{command.help}\n", f"```sh\n{usage}\n```\n"]
     if arguments:
         parts.append(_table("argument", [(f"`{_metavar(part)}`", part) for part in arguments]))
@@ -64,10 +66,12 @@ def _help(part: Any) -> str:
 
 
 def _default(part: Any) -> str:
-    if part.required or part.default in (None, ""):
-        return ""
+    if part.required:
+        return "needed"
     if part.secondary_opts:
         return f"`{(part.opts if part.default else part.secondary_opts)[0]}`"
+    if part.default is False or part.default in (None, ""):
+        return ""
     return f"`{part.default}`"
 
 

@@ -90,11 +90,12 @@ def table_of(frame: "pd.DataFrame", formats: Mapping[str, str], title: str | Non
     """Make a table of a frame; numbers have four digits where ``formats`` does not say otherwise, NaN is a dash."""
     table = Table(*(str(column) for column in frame), title=title, title_justify="left")
     for row in frame.itertuples(index=False):
-        table.add_row(*(_cell(formats.get(str(name), "{:.4g}"), value) for name, value in zip(frame, row)))
+        table.add_row(*(cell(formats.get(str(name), "{:.4g}"), value) for name, value in zip(frame, row)))
     return table
 
 
-def _cell(form: str, value: Any) -> str:
+def cell(form: str, value: Any) -> str:
+    """Write a value; NaN, of which nothing is known, as a dash."""
     return "-" if value != value else form.format(value)
 
 
@@ -124,6 +125,19 @@ def check_run(path: str, name: str) -> None:
     if ls.ledger.NAME not in ls.store.group(path):
         rule = "be what a run wrote or writes: `lsdask mosaic`, `cluster` or `predict`"
         raise BadInput(sentence(name, rule, f"{path}, of no run"))
+
+
+def scores_of(path: str) -> "xr.DataArray":
+    """Open scores; a mask or labels, whose few numbers would all be low scores, are refused."""
+    import lsdask as ls
+
+    scores = ls.store.open(path)
+    if scores.dtype == "uint8" and "scale_factor" not in scores.attrs:
+        rule = (
+            f"hold probabilities: floats, or uint8 with a scale of 1/{ls.schema.SCORE_STEPS} as `lsdask predict` writes"
+        )
+        raise BadInput(sentence("scores", rule, f"{path}, uint8 without a scale"))
+    return scores
 
 
 def class_of(scores: "xr.DataArray", text: str | None) -> Any:

@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 def cluster(
     mosaic: Store,
     out: Out,
-    k: Annotated[str, typer.Option(help="Numbers of clusters, comma between.")] = "2,4,6,8,10,12",
-    samples: Annotated[int, typer.Option(help="Pixels to fit on.", min=1)] = 1_000_000,
-    standardise: Annotated[bool, typer.Option(help="Let all bands weigh alike.")] = False,
+    k: Annotated[str, typer.Option(help="Numbers of clusters, 1 to 254, comma between.")] = "2,4,6,8,10,12",
+    samples: Annotated[int, typer.Option(help="Pixels to fit on, drawn from all valid ones.", min=1)] = 1_000_000,
+    standardise: Annotated[bool, typer.Option("--standardise", help="Let all bands weigh alike.")] = False,
     refine: Annotated[int, typer.Option(help="Exact steps over all pixels, each a reading of the mosaic.", min=0)] = 0,
     centers: Annotated[
         Path | None, typer.Option(help="Centres to label by, a .json file; fitted and written here if there is none.")
     ] = None,
     tile: Annotated[
-        int | None, typer.Option(help="Also count the commonest cluster of tiles of this side.", min=1)
+        int | None, typer.Option(help="Also count the commonest cluster of tiles of this side, in pixels.", min=1)
     ] = None,
     plots: Annotated[Path | None, typer.Option(help="Folder for charts to choose k by, spectra and the map.")] = None,
     seed: Annotated[int, typer.Option(help="Of the sample and the starts.")] = 0,
@@ -81,10 +81,10 @@ def pretrain(
     tiles: Annotated[Path, typer.Argument(help="The table that `lsdask tiles` wrote.", show_default=False)],
     clusters: Annotated[str, typer.Argument(help="The store that `lsdask cluster` wrote.", show_default=False)],
     out: Annotated[Path, typer.Argument(help="The model folder to write.", show_default=False)],
-    k: Annotated[int | None, typer.Option(help="Which k of the clusters; default the last.")] = None,
-    encoder: Annotated[str, typer.Option(help="What learns: densenet121, resnet18 ...")] = "densenet121",
-    epochs: Annotated[int, typer.Option(help="At most.", min=1)] = 30,
-    batch: Annotated[int, typer.Option(help="Tiles a step.", min=1)] = 64,
+    k: Annotated[int | None, typer.Option(help="Which k of the clusters; default: the last.")] = None,
+    encoder: Annotated[str, typer.Option(help="Encoder that learns: densenet121, resnet18 ...")] = "densenet121",
+    epochs: Annotated[int, typer.Option(help="Epochs at most.", min=1)] = 30,
+    batch: Annotated[int, typer.Option(help="Tiles a batch.", min=1)] = 64,
     lr: Annotated[float, typer.Option(help="Learning rate.", min=0)] = 1e-3,
     seed: Annotated[int, typer.Option(help="Of weights, order and augmentation.")] = 0,
 ) -> None:

@@ -14,7 +14,7 @@ def demo(
         Path | None,
         typer.Option(help="Labelled scenes: a folder with images/ and masks/, GeoTIFFs of the same names."),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Where everything is written.")] = Path("demo-out"),
+    out: Annotated[Path, typer.Option(help="New folder for all that is written.")] = Path("demo-out"),
     workers: Annotated[int, typer.Option(help="Processes of the Dask cluster that predicts.", min=1)] = 2,
     size: Annotated[int, typer.Option(help="Side of the synthetic scene, in pixels.", min=512)] = 2048,
     epochs: Annotated[int, typer.Option(help="Epochs of training.", min=1)] = 8,

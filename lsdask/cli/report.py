@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 import lsdask as ls
-from lsdask.cli.app import Class, Store, Threshold, app, class_of, say, there
-from lsdask.cli.inputs import mask_of
+from lsdask.cli.app import Class, Store, Threshold, app, class_of, say, scores_of, there
+from lsdask.cli.inputs import masks_of
 from lsdask.errors import NotFound, sentence
 
 
@@ -31,11 +31,12 @@ def report(
     """Write one page with pictures, scores, curves and tables about a map. It needs no network and no other file."""
     if not out.absolute().parent.is_dir():
         raise NotFound(sentence("out", "lie in a folder that exists", f"out={out}"))
-    image = ls.store.open(scores)
+    image = scores_of(scores)
+    (truth,) = masks_of([mask], [image])
     run = ls.report.collect(
         ls.store.open(mosaic),
         image,
-        mask_of(mask, image),
+        truth,
         tiles=ls.sampling.read(tiles, scene=scene, columns=("y", "x", "size", "split")),
         model=model,
         polygons=None if polygons is None else ls.inventory.load(there(polygons, "polygons")),

@@ -27,7 +27,7 @@ def reproduce(
     choices: Annotated[
         list[str] | None, typer.Option("--set", help="A choice of the recipe: weights=none, frozen=no, split=random.")
     ] = None,
-    retry: Annotated[bool, typer.Option(help="Also do what failed before.")] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="Also do what failed before.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the steps and what they cost; do none.")] = False,
     seed: Annotated[int, typer.Option(help="Of every draw.")] = 0,
     workers: Workers = 0,

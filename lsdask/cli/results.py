@@ -12,15 +12,18 @@ from lsdask.cli.app import (
     Store,
     Threshold,
     app,
+    cell,
     class_of,
     console,
     finish,
     names,
     say,
+    scores_of,
     table_of,
+    tell,
     there,
 )
-from lsdask.cli.inputs import POLYGONS, mask_of
+from lsdask.cli.inputs import POLYGONS, masks_of
 from lsdask.cli.running import Cluster, Scheduler, Workers, client_of
 from lsdask.cli.saving import check, save
 from lsdask.errors import BadInput, NotFound, sentence
@@ -57,19 +60,29 @@ def evaluate(
     scores: Store,
     mask: Annotated[Path, typer.Argument(help="Store of the mask, or polygons.", show_default=False)],
     threshold: Threshold = 0.5,
-    tiles: Annotated[Path | None, typer.Option(help="Tile table: count only inside its test tiles.")] = None,
+    tiles: Annotated[
+        Path | None, typer.Option(help="Tile table: count only inside its test tiles; default: everywhere.")
+    ] = None,
     scene: Annotated[str | None, typer.Option(help="Which scene of the table; needed if it has several.")] = None,
-    best: Annotated[Score | None, typer.Option(help="Take the threshold best by this on its valid tiles.")] = None,
+    best: Annotated[
+        Score | None, typer.Option(help="Take the threshold with the best of this on the valid tiles of --tiles.")
+    ] = None,
     also: Annotated[list[str] | None, typer.Option(help="Another store of scores to compare; repeatable.")] = None,
     class_: Class = None,
-    block: Annotated[int | None, typer.Option(help="Intervals, by drawing blocks of this side, px.", min=1)] = None,
+    block: Annotated[
+        int | None, typer.Option(help="95 % intervals, by drawing blocks of this side, in pixels.", min=1)
+    ] = None,
     regions: Annotated[Path | None, typer.Option(help="Polygons to score one by one; needs --block.")] = None,
     name: Annotated[str | None, typer.Option(help="Column that names the regions.")] = None,
-    near: Annotated[float | None, typer.Option(help="Also forgive edges up to so many pixels off.", min=0)] = None,
-    objects: Annotated[bool, typer.Option(help="Also landslides: found by size, outlines matched.")] = False,
+    near: Annotated[
+        float | None, typer.Option(help="Also scores that forgive edges up to so many pixels off.", min=0)
+    ] = None,
+    objects: Annotated[
+        bool, typer.Option("--objects", help="Also by landslide: found by area, outlines matched.")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="Write all numbers: .json, .md or .csv.")] = None,
     figures: Annotated[Path | None, typer.Option(help="Folder for figures, as .png and .pdf.")] = None,
-    agreement: Annotated[str | None, typer.Option(help="New store for the map of true and false pixels.")] = None,
+    agreement: Annotated[str | None, typer.Option(help="New store for a map of true and false pixels.")] = None,
     workers: Workers = 0,
     cluster: Cluster = None,
     scheduler: Scheduler = None,
@@ -77,11 +90,15 @@ def evaluate(
     """Score a map against a mask: precision, recall, F1, IoU, MCC, accuracy, AP, AUC over all known pixels."""
     if out is not None:
         check(out)
-    image = ls.store.open(scores)
-    truth = mask_of(mask, image)
+    if regions is not None and block is None:
+        raise BadInput(sentence("regions", "come with --block, of which the intervals are made", "none"))
+    if figures is not None:
+        figures.mkdir(parents=True, exist_ok=True)
+    image = scores_of(scores)
+    (truth,) = masks_of([mask], [image])
     valid, choose = _ground(tiles, scene, best, image)
     given: dict[str, Any] = {"valid": valid, "class_": class_of(image, class_)}
-    maps = {place: ls.store.open(place) for place in (scores, *(also or []))}
+    maps = {place: scores_of(place) for place in (scores, *(also or []))}
     with client_of(workers, cluster, scheduler) as client:
         table = ls.evaluate.compare(maps, truth, threshold=threshold, choose=choose, by=best or "f1", **given)
         _show(table)
@@ -130,7 +147,7 @@ def _show(table: "pd.DataFrame") -> None:
     shown = Table("score", *(Path(str(place)).name for place in table.index))
     for score in table:
         how = WHOLE.get(str(score), "{:.4f}")
-        shown.add_row(str(score), *(how.format(value) for value in table[score]))
+        shown.add_row(str(score), *(cell(how, value) for value in table[score]))
     console.print(shown)
 
 
@@ -151,8 +168,6 @@ def _regions(path: Path, name: str | None) -> "gpd.GeoDataFrame":
 def _by_region(
     image: "xr.DataArray", truth: "xr.DataArray", frame: "gpd.GeoDataFrame", block: int | None, given: dict[str, Any]
 ) -> "pd.DataFrame":
-    if block is None:
-        raise BadInput(sentence("regions", "come with --block, of which the intervals are made", "none"))
     counted = ls.evaluate.regions(image, truth, frame, size=block, **given)
     return ls.evaluate.by_region(counted).reset_index()
 
@@ -193,7 +208,6 @@ def _draw(
     drawn["agreement"] = ls.report.figure_agreement(flat, truth, threshold=threshold, valid=given["valid"])
     if "sizes" in tables:
         drawn["sizes"] = ls.report.figure_sizes(tables["sizes"])
-    folder.mkdir(parents=True, exist_ok=True)
     for name, figure in drawn.items():
         for suffix in (".png", ".pdf"):
             figure.savefig(folder / f"{name}{suffix}", dpi=300, bbox_inches="tight")
@@ -207,18 +221,30 @@ def polygons(
     threshold: Threshold = 0.5,
     min_area: Annotated[float, typer.Option(help="Smallest landslide, in square metres.", min=0)] = 0.0,
     class_: Class = None,
-    corners: Annotated[bool, typer.Option(help="Pixels that meet at a corner are one landslide.")] = False,
+    corners: Annotated[bool, typer.Option("--corners", help="Pixels that meet at a corner are one landslide.")] = False,
     fill: Annotated[float, typer.Option(help="Fill holes up to this, in square metres.", min=0)] = 0.0,
-    simplify: Annotated[float, typer.Option(help="Take the steps off, to so many metres.", min=0)] = 0.0,
+    simplify: Annotated[
+        float,
+        typer.Option(
+            help="Smooth outlines, moving them by so many metres at most; 0: leave the steps of pixels.", min=0
+        ),
+    ] = 0.0,
     image: Annotated[
-        str | None, typer.Option(help="Store of a mosaic: each landslide's mean, least, greatest.")
+        str | None, typer.Option(help="Store of a mosaic: each landslide's mean, least and greatest value a band.")
     ] = None,
     index: Annotated[
-        str | None, typer.Option(help="Two bands: of a mosaic of before and after, their change; nir,red if held.")
+        str | None,
+        typer.Option(
+            help="Two bands, whose normalised difference changed between before and after; default: nir,red if held."
+        ),
     ] = None,
-    dem: Annotated[Path | None, typer.Option(help="File of heights: each landslide's slope, length ...")] = None,
-    cog: Annotated[Path | None, typer.Option(help="Also write the scores here, as a GeoTIFF with overviews.")] = None,
-    model: Annotated[Path | None, typer.Option(help="Model folder, to be described beside.")] = None,
+    dem: Annotated[
+        Path | None, typer.Option(help="File of heights in metres: each landslide's slope, aspect, length ...")
+    ] = None,
+    cog: Annotated[
+        Path | None, typer.Option(help="Also write the scores here, as a GeoTIFF with overviews, a .tif.")
+    ] = None,
+    model: Annotated[Path | None, typer.Option(help="Model folder, to be named in the STAC item beside.")] = None,
     workers: Workers = 0,
     cluster: Cluster = None,
     scheduler: Scheduler = None,
@@ -228,7 +254,7 @@ def polygons(
         raise NotFound(sentence("cog", "lie in a folder that exists", f"cog={cog}"))
     if model is not None:
         there(model, "model")
-    opened = ls.store.open(scores)
+    opened = scores_of(scores)
     options: dict[str, Any] = {
         "threshold": threshold,
         "min_area_m2": min_area,
@@ -248,6 +274,8 @@ def polygons(
 
         frames = ls.inventory.batches(opened, **options, apart=bool(fill or simplify), client=client)
         ls.inventory.write(map(finish_batch, frames), out)
+    if not total:
+        tell(f"note: no landslide of {min_area:g} m² or more has a score of {threshold:g} or more.", "yellow")
     if cog is not None:
         ls.mosaic.to_cog(opened, cog, overwrite=True)
     item = ls.inventory.describe(out, opened, threshold=threshold, model=model, cog=cog)
