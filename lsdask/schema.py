@@ -109,6 +109,14 @@ def valid_block(data: Any, nodata: float | int | None) -> Any:
     return known_block(data, nodata).all(axis=-3)
 
 
+def floats_block(values: np.ndarray, nodata: float | int | None) -> np.ndarray:
+    """Turn values as stored, of any shape and dtype, into new float32 ones: NaN where there is no data."""
+    floats = values.astype("float32", order="C")
+    if nodata is not None and not np.isnan(nodata):
+        floats[values == np.asarray(nodata).astype(values.dtype)] = np.nan  # as stored: float32 tells fewer integers
+    return floats
+
+
 def bare_block(data: np.ndarray, nodata: float | int | None) -> bool:
     """Say whether a block is one void number that takes no room, as blocks of a cube are where no file lies.
 

@@ -18,9 +18,8 @@ from lsdask.errors import BadInput, NotFound, Unreadable
 from lsdask.models.folding import fold
 from lsdask.models.prakash import Block
 from lsdask.models.precision import Check, compare
-from lsdask.models.running import float_block
 from lsdask.models.segmenter import normalise_block, pad_to_stride_block
-from lsdask.schema import known_block
+from lsdask.schema import floats_block, known_block
 
 BANDS = ("blue", "green", "red", "nir")
 MEAN, STD = (300.0, 250.0, 200.0, 400.0), (100.0, 80.0, 60.0, 120.0)
@@ -287,14 +286,14 @@ def test_a_runner_scores_blocks_as_stored(model, dtype):
 def test_void_becomes_nan_and_values_stay(dtype, nodata, seed):
     values = np.random.default_rng(seed).integers(0 if dtype == "uint16" else -5, 6, (1, 2, 5, 5)).astype(dtype)
     nodata = abs(nodata)
-    got = float_block(values, nodata)
+    got = floats_block(values, nodata)
     np.testing.assert_array_equal(np.isnan(got), values == nodata)
     np.testing.assert_array_equal(got[values != nodata], values[values != nodata])
 
 
 def test_a_large_integer_beside_nodata_is_not_void():
     values = np.array([2**30, 2**30 + 1], "int32")
-    np.testing.assert_array_equal(np.isnan(float_block(values, 2**30)), [True, False])
+    np.testing.assert_array_equal(np.isnan(floats_block(values, 2**30)), [True, False])
 
 
 def test_several_classes_are_probabilities_that_sum_to_one():

@@ -20,7 +20,7 @@ from lsdask.models.folding import fold
 from lsdask.models.precision import Check, Precision, candidates, check_precision, compare, reduce
 from lsdask.models.segmenter import Segmenter
 from lsdask.models.spec import Spec
-from lsdask.schema import known_block
+from lsdask.schema import floats_block
 from lsdask.tiling import grid
 
 CHECKED = 512
@@ -168,7 +168,7 @@ class Runner:
         """Bring blocks to the device as float32, channels last, with NaN where void."""
         device = torch.device(self.device)
         if device.type != "cuda" or (blocks.dtype.kind in "iu" and blocks.dtype.itemsize > 2):
-            image = torch.from_numpy(float_block(blocks, self.nodata))
+            image = torch.from_numpy(floats_block(blocks, self.nodata))
             return image.to(device, memory_format=torch.channels_last)
         # Narrow integers cross to the device as they are, from page-locked memory, and are widened there.
         staged = torch.empty(blocks.shape, dtype=_torch_dtype(blocks.dtype), pin_memory=True)
@@ -289,24 +289,6 @@ def _memory_told() -> Iterator[None]:
         if "DefaultCPUAllocator" not in str(error):
             raise
         raise MemoryError(str(error)) from error
-
-
-def float_block(blocks: np.ndarray, nodata: float | None) -> np.ndarray:
-    """Turn values as stored into float32 with NaN where void.
-
-    Parameters
-    ----------
-    blocks : array, any shape and dtype
-    nodata : float, int or None
-
-    Returns
-    -------
-    float32 array, a new one
-    """
-    values = blocks.astype("float32", order="C")
-    if nodata is not None:
-        values[~known_block(blocks, nodata)] = np.nan
-    return values
 
 
 def _best_window(image: Tensor) -> Tensor | None:

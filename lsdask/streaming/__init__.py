@@ -16,12 +16,12 @@ A stream's batches can be read by Dask workers (``client=``), made by other proc
 taken as torch tensors (``stream.torch()``), on a device (``stream.on(device)``), or by Lightning (``data_module``).
 """
 
+from lsdask.schema import floats_block
 from lsdask.streaming.epochs import Stream, data_module
 from lsdask.streaming.folders import stack
 from lsdask.streaming.holding import Batch, Batches
 from lsdask.streaming.mixed import MixedStream
 from lsdask.streaming.planning import Layout, Plan
-from lsdask.streaming.reading import floats_block
 from lsdask.streaming.tiles import MIB, TileStream
 
 __all__ = [

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from lsdask.schema import floats_block
 from lsdask.streaming.epochs import Stream
 from lsdask.streaming.holding import Batch, Batches
-from lsdask.streaming.reading import floats_block
 
 SMALL = ("uint8", "int8", "uint16", "int16", "float32")
 """Dtypes that go to a device as they are stored, and become float32 there without loss: half the bytes, or fewer."""

@@ -93,7 +93,8 @@ class Source:
         for layer, end in zip(self.layers, ends):
             values = layer.read(y, x)
             # Layers of the image's own dtype have its nodata too: NaN if they are floats, one for all if integers.
-            out[end - layer.bands : end] = values if values.dtype == self.dtype else floats_block(values, layer.nodata)
+            kept = values.dtype == self.dtype
+            out[end - layer.bands : end] = values if kept else schema.floats_block(values, layer.nodata)
         return out
 
 
@@ -208,14 +209,6 @@ def _check_mask(mask: xr.DataArray | None, image: xr.DataArray) -> None:
         schema.on_grid(mask, image, "mask", "image")
     elif mask.shape != sampling.shape_of(image):
         raise BadInput(sentence("mask", f"have the image's shape {sampling.shape_of(image)}", str(mask.shape)))
-
-
-def floats_block(image: np.ndarray, nodata: float | int | None) -> np.ndarray:
-    """Turn stored values into float32, NaN where there is no data; any shape."""
-    values = image.astype("float32")
-    if nodata is not None and not np.isnan(nodata):
-        values[image == nodata] = np.nan
-    return values
 
 
 def read_twice(reader: store.Reader | Watched, y: slice, x: slice, chunk: tuple[int, int]) -> np.ndarray:
