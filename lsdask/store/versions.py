@@ -120,11 +120,12 @@ def session(place: str, message: str) -> Iterator[None]:
     storage = _storage(where)
     with _alone(where, place):
         writing = icechunk.Repository.open_or_create(storage).writable_session(branch or _MAIN)
-        _open[absolute(place)] = writing
+        key = absolute(place)
+        _open[key] = writing
         try:
             yield
         finally:
-            del _open[absolute(place)]
+            del _open[key]
             _commit(writing, place, message)
 
 
@@ -176,7 +177,10 @@ class Fork:
 
 
 def fork(place: str) -> Fork | None:
-    """Fork the transaction of a place, with all that it holds so far; None where there is no transaction."""
+    """Fork the transaction of a place, with all that it holds so far; None where there is no transaction.
+
+    Icechunk, from 2.0 on, saves what is not committed yet as a snapshot of no branch, which the forks begin at.
+    """
     held = _open.get(absolute(place)) if is_repository(place) else None
     return None if held is None else Fork(absolute(place), held.fork())
 
