@@ -14,7 +14,7 @@ Each step is a command. `lsdask COMMAND --help` says what is written here; `lsda
 complete commands and options.
 
 What lsdask raises on purpose, and what a disk refuses, is printed as one line, and the exit code is 2. A run that ends
-with tiles not done names them, and exits with 1. Ctrl-C ends a command with 130. A line that begins with `lsdask: note:`
+with tiles not done names them, and exits with 1. Ctrl-C ends a command with 130. A line beginning `lsdask: note:`
 says what to look at, and nothing failed.
 """
 
