@@ -11,6 +11,7 @@ from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 
 from lsdask import mosaic, scenes, schema
+from lsdask.mosaic.shifts import shift_block
 
 pytestmark = pytest.mark.realdata
 
@@ -160,3 +161,22 @@ def test_the_shift_of_a_real_pair_is_reported_and_a_made_one_found(hokkaido):
     assert len(found) >= 4
     np.testing.assert_allclose(found["dy"], -2, atol=0.1)
     np.testing.assert_allclose(found["dx"], -3, atol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("scene", "near"), [("sentinel2-29RKH/B08", 0.02), ("hokkaido-2018/post/B3", 0.02), ("cbers4a-wpm/BAND3", 0.05)]
+)
+@pytest.mark.parametrize("pixels", [3, 4])
+def test_a_shift_below_a_pixel_of_a_real_scene_is_found(data, scene, near, pixels):
+    # A coarser sensor sees the mean of some of the scene's pixels, in two passes that begin at different ones.
+    fine, _ = read(data / f"{scene}.tif")
+    side = min(256, *(length // pixels - 4 for length in fine.shape))
+    known = np.ones((side, side), bool)
+
+    def seen(top, left):
+        window = fine[top:, left:][: side * pixels, : side * pixels].astype("float64")
+        return window.reshape(side, pixels, side, pixels).mean(axis=(1, 3))
+
+    for top, left in ((1, 2), (pixels + 1, 1), (2 * pixels + 1, 2)):
+        found = shift_block(seen(0, 0), seen(top, left), known, known, max_void=0.5).ravel()
+        np.testing.assert_allclose(found[1:3], [-top / pixels, -left / pixels], atol=near)

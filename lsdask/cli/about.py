@@ -29,12 +29,14 @@ def info(
     ] = None,
     coverage: Annotated[bool, typer.Option(help="Draw where there is data.")] = True,
 ) -> None:
-    """Say what a store or a model folder holds: grid, bands, nodata, chunks, its run, where there is data."""
+    """Say what a store, GeoTIFF or model folder holds: grid, bands, nodata, chunks, its run, where there is data."""
     if (Path(path) / "model.json").exists():
         show("model", vars(ls.models.read_spec(Path(path))).items())
         return
-    image = ls.store.open(path)
-    show(path, (_grid(image) | _stored(path, image) | _run(path)).items())
+    is_file = Path(path).suffix.lower() in (".tif", ".tiff")
+    image = ls.scenes.open(path, name="GeoTIFF").isel(time=0, drop=True) if is_file else ls.store.open(path)
+    more = _in_file(path) if is_file else _in_store(path) | _run(path)
+    show(path, (_grid(image) | _named(image) | more).items())
     if coverage:
         drawn = draw_coverage(ls.report.coverage(image, columns=min(console.width, 80)))
         say(f"\nWhere there is data (· none, ░ some, ▓ most, █ all):\n{drawn}")
@@ -77,10 +79,28 @@ def _grid(image: Any) -> dict[str, Any]:
     }
 
 
-def _stored(path: str, image: Any) -> dict[str, Any]:
+def _named(image: Any) -> dict[str, str]:
+    return {str(dim): ", ".join(map(str, image[dim].values)) for dim in image.dims[:-2] if dim in image.coords}
+
+
+def _in_store(path: str) -> dict[str, Any]:
     stored = ls.store.array(path)
-    named = {str(dim): ", ".join(map(str, image[dim].values)) for dim in image.dims[:-2] if dim in image.coords}
-    return {"chunks": stored.chunks, "shards": stored.shards} | named
+    return {"chunks": stored.chunks, "shards": stored.shards}
+
+
+def _in_file(path: str) -> dict[str, Any]:
+    """Say how a raster file is laid out."""
+    import rasterio
+
+    from lsdask.scenes.headers import opened
+
+    with opened(path, rasterio.open) as file:
+        return {
+            "blocks": file.block_shapes[0],
+            "overviews": ", ".join(map(str, file.overviews(1))) or "none",
+            "layout": file.tags(ns="IMAGE_STRUCTURE").get("LAYOUT", "not cloud-optimised"),
+            "compression": file.profile.get("compress", "none"),
+        }
 
 
 def _run(path: str) -> dict[str, str]:

@@ -25,6 +25,10 @@ NOISE = 10.0
 """Unrelated images of noise, rough or smooth, have peaks of up to 9 over the root of a block's pixels (measured at
 blocks of 64 to 512), so that a higher peak is a match."""
 
+TRUE = 0.25
+"""Cycles a pixel up to which a frequency takes part: higher ones hold what a sensor saw too coarsely, at half a pixel
+and finer, which moves with the pixels and not with the ground, and pulls a shift to whole pixels."""
+
 FIELDS = ("void", "dy", "dx", "peak")
 """What ``shift_block`` finds, in order."""
 
@@ -126,8 +130,9 @@ def shift_block(
     """Measure the displacement of a block.
 
     Spectra are whitened by half only (the root of their size is left), as fine detail, which phase correlation makes
-    as strong as all else, is where the edges of void are and the ground is not. Errors in tests are below 0.1 pixels;
-    void scattered pixel by pixel over a tenth of a smooth block pulls a shift below a pixel towards 0 by up to 0.3.
+    as strong as all else, is where the edges of void are and the ground is not; the finest takes no part, see ``TRUE``.
+    Errors in tests are below 0.1 pixels, on real scenes without void below 0.05; void scattered pixel by pixel over a
+    tenth of a smooth block pulls a shift below a pixel towards 0 by up to 0.3.
 
     Parameters
     ----------
@@ -145,7 +150,9 @@ def shift_block(
     -----
     Sources: C. D. Kuglin and D. C. Hines, The phase correlation image alignment method, 1975; M. Guizar-Sicairos,
     S. T. Thurman and J. R. Fienup, Efficient subpixel image registration algorithms, Optics Letters 33(2), 2008, for
-    the refinement by a matrix-multiplied Fourier transform around the peak, to 1/100 of a pixel.
+    the refinement by a matrix-multiplied Fourier transform around the peak, to 1/100 of a pixel; H. S. Stone, M. T.
+    Orchard, E.-C. Chang and S. A. Martucci, A fast direct Fourier-based algorithm for subpixel registration of images,
+    IEEE Transactions on Geoscience and Remote Sensing 39(10), 2001, for leaving out aliased frequencies.
     """
     known = pre_known & post_known
     void = 1 - known.mean()
@@ -160,8 +167,14 @@ def shift_block(
         return nothing
     # Where there is nothing but rounding, phases are noise.
     phase = np.where(size > 1e-12 * size.max(), cross / np.where(size > 0, size, 1), 0)
-    dy, dx = _peak(phase * np.sqrt(size / size.max()))
+    dy, dx = _peak(phase * np.sqrt(size / size.max()) * _is_true(phase.shape))
     return np.array([[[void, dy, dx, _height(phase, dy, dx)]]])
+
+
+def _is_true(shape: tuple[int, ...]) -> np.ndarray:
+    """Say which frequencies of a block are free of aliasing."""
+    down, across = (fft.fftfreq(size) for size in shape)
+    return np.hypot(down[:, np.newaxis], across) <= TRUE
 
 
 def _weight(known: np.ndarray) -> np.ndarray:
