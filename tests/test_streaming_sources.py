@@ -311,6 +311,17 @@ def test_what_is_landslide_in_a_mask_is_said(tmp_path, values, positive, expecte
         np.testing.assert_array_equal(folders.read_mask_block(file, (1, 4), positive), [expected])
 
 
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_a_mask_s_opacity_is_no_landslide_and_what_is_transparent_is_none(tmp_path, mode):
+    values = np.array([[0, 255, 255, 0, 1]], "uint8")
+    opacity = np.array([[255, 255, 0, 0, 255]], "uint8")
+    colours = [values] * (len(mode) - 1)
+    Image.fromarray(np.stack([*colours, opacity], -1), mode).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(folders.read_mask_block(tmp_path / "a.png", (1, 5), 2), [[0, 1, 0, 0, 0]])
+    Image.fromarray(np.stack([*(colour.clip(max=1) for colour in colours), opacity], -1), mode).save(tmp_path / "b.png")
+    np.testing.assert_array_equal(folders.read_mask_block(tmp_path / "b.png", (1, 5), 1), [[0, 1, 0, 0, 1]])
+
+
 def test_images_of_several_sizes_are_refused_or_resized(tmp_path):
     for name, shape in (("a.png", (20, 30)), ("b.png", (40, 60))):
         picture(tmp_path / "images", name, shape=shape)

@@ -198,7 +198,7 @@ def read_image_block(file: Path, kind: Kind) -> np.ndarray:
 
 
 def read_mask_block(file: Path, shape: tuple[int, int], positive: int | None) -> np.ndarray:
-    """Read a mask file, to the nearest pixel if it is of another size: (y, x) uint8.
+    """Read a mask file, to the nearest pixel if it is of another size: (y, x) uint8; what is transparent is 0.
 
     Raises
     ------
@@ -207,12 +207,14 @@ def read_mask_block(file: Path, shape: tuple[int, int], positive: int | None) ->
     """
     with _opened(file) as image:
         values = image.read(out_shape=(image.count, *shape), resampling=Resampling.nearest)
+        alpha = np.array([colour == ColorInterp.alpha for colour in image.colorinterp])
+    values, drawn = values[~alpha], values[alpha].all(axis=0)
     if positive is None:
         return values[0]
     if positive == 1 and np.isin(values, (0, 1, UNKNOWN)).all() and {1, UNKNOWN} <= set(np.unique(values).tolist()):
         do = "Pass positive=None where 255 is unknown, or positive=2 where it is landslide"
         raise BadInput(sentence("masks", "say what 255 is beside 1", file.name, do))
-    return (values >= positive).any(axis=0).astype("uint8")
+    return ((values >= positive).any(axis=0) & drawn).astype("uint8")
 
 
 class Files(Chunked):

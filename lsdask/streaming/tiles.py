@@ -194,7 +194,7 @@ class TileStream(Stream):
             Resize every file to ``size`` x ``size`` pixels: images bilinear, masks to the nearest. Without it they
             must be of one size.
         positive : int or None
-            What is landslide in a mask: its pixels of this value and above, in any of its bands. 1 is right for
+            What is landslide in a mask: its pixels of this value and above, in any of its colours. 1 is right for
             masks of 0 and 1 and for 0 and 255; 128 for those whose edges are blurred. None takes the values as
             they are, with 255 for unknown.
         **options
