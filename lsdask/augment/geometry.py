@@ -64,7 +64,5 @@ def affine_block(image: Tensor, mask: Tensor, angle: Tensor, scale: Tensor, shea
     filled = torch.where(void, image.new_zeros(()), image)
     known = grid_sample((~void).float(), places, align_corners=False) > 1 - 1e-4
     values = grid_sample(filled, places, align_corners=False).masked_fill(~known, float("nan"))
-    # Outside is 0 to grid_sample, so every label moves up by one on the way there and down on the way back.
-    labels = grid_sample(mask.unsqueeze(1).float() + 1, places, mode="nearest", align_corners=False).squeeze(1)
-    unknown = (labels == 0) | ~known.all(1)
-    return values, (labels - 1).masked_fill(unknown, UNKNOWN).to(mask.dtype)
+    labels = grid_sample(mask.unsqueeze(1).float(), places, mode="nearest", align_corners=False).squeeze(1)
+    return values, labels.masked_fill(~known.all(1), UNKNOWN).to(mask.dtype)
