@@ -208,6 +208,16 @@ def test_what_a_run_leaves_that_is_killed_as_it_takes_its_lease(server: webdav.S
 
 
 @pytest.mark.usefixtures("quick")
+def test_what_such_a_run_leaves_is_removed_meanwhile(server: webdav.Server, url: str) -> None:
+    lock = folder(server, url).with_name("a.zarr.lock")
+    lock.mkdir(parents=True)
+    threading.Timer(0.2, lock.rmdir).start()
+    begun = time.monotonic()
+    leases.Lease(url).acquire().release()
+    assert time.monotonic() - begun < 1.2  # watched once
+
+
+@pytest.mark.usefixtures("quick")
 def test_a_lease_that_is_given_back_while_another_waits_is_taken_at_once(url: str) -> None:
     lease = leases.Lease(url).acquire()
     lease._ended.set()  # it beats no more, as if busy
@@ -380,6 +390,25 @@ def test_a_shard_that_the_server_refuses_is_named_and_the_rest_is_done(
     assert [failure.place for failure in tasks.status(target).failed] == [(1, 2)]
     troubled.answers = {}
     assert mosaic.write(image(), target, **OPTIONS).check().done == 1
+    np.testing.assert_array_equal(store.open(target).values, image().values)
+
+
+def test_a_store_whose_metadata_is_not_all_there_is_none(troubled: webdav.Troubled) -> None:
+    target = f"{troubled.url}/part/a.zarr"
+    troubled.answers = {("PUT", "mosaic/zarr.json"): iter([403])}
+    with pytest.raises(BadInput, match="credentials"):
+        store.write(image(), target, chunk=16, shard=32)
+    assert not store.exists(target)
+    store.write(image(), target, chunk=16, shard=32)
+    np.testing.assert_array_equal(store.open(target).values, image().values)
+
+
+def test_a_folder_that_is_not_removed_whole_is_not_written_over(troubled: webdav.Troubled) -> None:
+    target = f"{troubled.url}/kept/a.zarr"
+    store.write(image(), target, chunk=16, shard=32)
+    troubled.answers = {("DELETE", ""): iter([207])}
+    with pytest.raises(Unreadable, match=r"be a folder that its server removes whole.*\(207\). Remove that there"):
+        store.write(image() + 1, target, chunk=16, shard=32, overwrite=True)
     np.testing.assert_array_equal(store.open(target).values, image().values)
 
 

@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 TRIES = 8
 """How often a request is sent again after 5xx and lost connections: each time later, for about half a minute."""
 
-TIMEOUT_SECONDS = 300
-"""How long a request may take: a shard through a slow line, where obstore would give up after 30 s."""
+CONNECT_SECONDS, TIMEOUT_SECONDS = 5, 300
+"""How long a server may take to be there, and to answer: a slow line needs more than 30 s for a shard."""
 
-CREATED, LISTED, FORBIDDEN, MISSING, NOT_ALLOWED, NO_PARENT, UNKNOWN = 201, 207, 403, 404, 405, 409, 501
+CREATED, SEVERAL, FORBIDDEN, MISSING, NOT_ALLOWED, NO_PARENT, UNKNOWN = 201, 207, 403, 404, 405, 409, 501
 """What servers answer."""
 
 _NAME = "Set GDAL_HTTP_USERPWD=user:password, or give the server a line in ~/.netrc"
@@ -44,12 +44,7 @@ _NAME = "Set GDAL_HTTP_USERPWD=user:password, or give the server a line in ~/.ne
 _CAUSES: dict[int, tuple[type[LsdaskError], str, str, str]] = {
     **dict.fromkeys(
         (401, FORBIDDEN),
-        (
-            BadInput,
-            "be open to these credentials",
-            "which the server refused",
-            _NAME,
-        ),
+        (BadInput, "be open to these credentials", "which the server refused", _NAME),
     ),
     **dict.fromkeys(
         (NOT_ALLOWED, UNKNOWN),
@@ -64,6 +59,7 @@ _CAUSES: dict[int, tuple[type[LsdaskError], str, str, str]] = {
         (301, 302, 303, 307, 308),
         (BadInput, "be the server's own address, to be written", "which sends on to another", "Pass that"),
     ),
+    SEVERAL: (Unreadable, "be a folder that its server removes whole", "of which it kept a part", "Remove that there"),
     NO_PARENT: (BadInput, "lie in a folder of its server that is there or can be made", "which does not", ""),
     413: (
         BadInput,
@@ -160,7 +156,8 @@ def mkcol(url: str) -> int:
 
 def remove(url: str) -> None:
     """Remove a collection and what lies in it, if it is there."""
-    ask("DELETE", f"{url}/", also=(MISSING,))
+    if ask("DELETE", f"{url}/", also=(MISSING,)).status_code == SEVERAL:  # which then says what was not removed
+        raise error(SEVERAL, "DELETE")
 
 
 def read(url: str) -> bytes | None:
@@ -172,7 +169,7 @@ def read(url: str) -> bytes | None:
 def names(url: str) -> list[str]:
     """Give the names of the files in a collection, sorted: none if it is not there, or the server does not list."""
     answer = ask("PROPFIND", f"{url}/", also=(MISSING, NOT_ALLOWED, UNKNOWN), headers={"Depth": "1"})
-    if answer.status_code != LISTED:
+    if answer.status_code != SEVERAL:
         return []
     found = (
         unquote(urlsplit(one.text or "").path) for one in ElementTree.fromstring(answer.content).iter("{DAV:}href")
@@ -203,10 +200,11 @@ def ask(
     requests.RequestException
         If the server does not answer, or with an error; ``store.told`` makes a sentence of it.
     """
+    timeouts = (CONNECT_SECONDS, TIMEOUT_SECONDS)
     answer = _session().request(
-        method, url, data=content, headers=headers, auth=_sign, timeout=TIMEOUT_SECONDS, allow_redirects=False
+        method, url, data=content, headers=headers, auth=_sign, timeout=timeouts, allow_redirects=False
     )
-    if not (answer.ok and answer.status_code < 300) and answer.status_code not in also:
+    if answer.status_code >= 300 and answer.status_code not in also:
         raise error(answer.status_code, method)
     return answer
 
