@@ -354,6 +354,16 @@ def test_tiffs_keep_their_bands_dtype_and_void(tmp_path):
     assert (got[:, 1, 5, 5] == [0, 1, 2]).all()
 
 
+def test_tiffs_that_declare_nan_are_alike(tmp_path):
+    values = np.arange(32, dtype="float32").reshape(2, 4, 4)
+    values[0, 1, 1] = np.nan
+    for name in ("a.tif", "b.tif"):
+        profile = {"driver": "GTiff", "dtype": "float32", "count": 2, "height": 4, "width": 4, "nodata": np.nan}
+        with rasterio.open(tmp_path / name, "w", **profile) as file:
+            file.write(values)
+    np.testing.assert_array_equal(joined(TileStream.from_folder(tmp_path)), [values, values])
+
+
 def test_folders_that_cannot_be_streamed_are_refused(tmp_path):
     picture(tmp_path / "images", "a.png")
     picture(tmp_path / "images", "b.png")

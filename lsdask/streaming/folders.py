@@ -158,7 +158,8 @@ def _kind(file: Path, size: int | None) -> Kind:
             do = "Write it again in colours: PIL.Image.open(file).convert('RGB')"
             raise BadInput(sentence("images", "hold colours or numbers", f"{file.name}, which has a palette", do))
         shape = image.shape if size is None else (size, size)
-        return Kind(image.dtypes[0], _bands(image), image.nodata, (shape[0], shape[1]))
+        void = None if image.nodata is None or np.isnan(image.nodata) else image.nodata  # NaN is void undeclared
+        return Kind(image.dtypes[0], _bands(image), void, (shape[0], shape[1]))
 
 
 def _bands(image: Any) -> tuple[str, ...]:
