@@ -1,6 +1,7 @@
 """Streams of tiles: the right pixels, each tile once, in one order whatever the threads, each chunk read once."""
 
 import importlib.util
+import json
 import multiprocessing
 import os
 import threading
@@ -168,6 +169,9 @@ def test_with_the_last_batch_comes_the_next_epoch_also_for_who_asks_for_no_more(
 
 def test_a_state_of_another_stream_is_refused():
     state = stream_of().state_dict()
+    options = {"batch_size": np.int64(3), "seed": np.uint8(2)}
+    numbered = TileStream(wrapped(values()), sampling.table([0], [0], 8), **options)
+    assert json.loads(json.dumps(numbered.state_dict())) == numbered.state_dict()
     with pytest.raises(BadInput, match=r"state must be of a stream with batch_size=11. Got batch_size=10"):
         stream_of(batch_size=11).load_state_dict(state)
     image = wrapped(values(), (2, 16, 16))
@@ -461,6 +465,9 @@ def test_streams_that_differ_are_not_mixed():
         streaming.MixedStream([stream, stream])
     with pytest.raises(BadInput, match="weights must be one for each"):
         streaming.MixedStream([stream], weights=[1, 2])
+    for weight in (-1, np.nan, np.inf):
+        with pytest.raises(BadInput, match="weights must be one for each"):
+            streaming.MixedStream([stream], weights=[weight])
 
 
 class Failing:
@@ -520,6 +527,7 @@ def test_a_torn_shard_is_named(tmp_path):
         ),
         ({"tiles": pd.DataFrame({"y": [0]})}, "have the column 'x'"),
         ({"mask": wrapped(np.zeros((90, 131), "uint8"))}, r"mask must have the image's shape \(90, 130\)"),
+        ({"mask": wrapped(np.zeros((90, 130), "int16"))}, "mask must be uint8. Got int16"),
         ({"mask": wrapped(np.zeros((90, 130), "float32"))}, r"mask must be uint8. Got float32. Use mask.astype"),
         ({"mask": wrapped(np.zeros((1, 90, 130), "uint8"))}, r"mask must have dims \('y', 'x'\)"),
         ({"batch_size": 2.5}, r"batch_size must be a whole number, at least 1. Got batch_size=2.5"),

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from copy import copy
 from itertools import islice
-from math import gcd
+from math import gcd, inf
 from typing import Any, Self
 
 import numpy as np
@@ -45,7 +45,7 @@ class MixedStream(Stream):
     def __init__(self, streams: Sequence[Stream], *, weights: Sequence[float] | None = None, seed: int = 0) -> None:
         super().__init__()
         weights = [1.0] * len(streams) if weights is None else [float(weight) for weight in weights]
-        if not streams or len(weights) != len(streams) or min(weights) < 0:
+        if not streams or len(weights) != len(streams) or not all(0 <= weight < inf for weight in weights):
             raise BadInput(sentence("weights", "be one for each of one or more streams, at least 0", str(weights)))
         if len(set(map(id, streams))) < len(streams):
             raise BadInput(sentence("streams", "all be different", "one of them twice", "Give it a weight of 2"))

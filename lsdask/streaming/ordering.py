@@ -103,7 +103,8 @@ class Order:
         tiles = hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in cut)).hexdigest()[:16]
         layout = [*self.layout.cell, self.layout.region, self.layout.keep]
         names = ("batch_size", "shuffle", "seed", "drop_last", "rank", "world", "lanes")
-        return {**{name: getattr(self, name) for name in names}, "tiles": tiles, "layout": layout}
+        plain = {name: np.asarray(getattr(self, name)).item() for name in names}  # numpy's numbers are no JSON
+        return {**plain, "tiles": tiles, "layout": layout}
 
     def turns(self, begin: int, worker: int, workers: int) -> dict[int, int]:
         """Say which lanes are a worker's, and how many batches of each come before batch ``begin`` of the epoch.
