@@ -52,11 +52,19 @@ class Catalogue:
         self.parts: list[tuple[np.ndarray, Affine, str]] = []
 
     def add(
-        self, values: np.ndarray, place: Affine, crs: str, *, day: int = 1, geometry: Any = None, nodata: int | None = 0
+        self,
+        values: np.ndarray,
+        place: Affine,
+        crs: str,
+        *,
+        day: int = 1,
+        geometry: Any = None,
+        nodata: int | None = 0,
+        dtype: str = "uint8",
     ) -> None:
         name = f"s{len(self.items)}"
         with rasterio.open(
-            self.folder / f"{name}.tif", "w", driver="GTiff", count=1, dtype="uint8", crs=crs, transform=place,
+            self.folder / f"{name}.tif", "w", driver="GTiff", count=1, dtype=dtype, crs=crs, transform=place,
             height=values.shape[0], width=values.shape[1], nodata=nodata, compress="deflate", tiled=True,
         ) as file:  # fmt: skip
             file.write(values, 1)
@@ -66,7 +74,7 @@ class Catalogue:
         shape = shapely.geometry.mapping(catalogue.wrapped(whole))
         item = pystac.Item(name, shape, list(bounds), datetime(2020, 3, day, 12, tzinfo=UTC), {}, collection="wpm")
         fields = {"proj:code": crs, "proj:transform": list(place)[:6], "proj:shape": list(values.shape)}
-        fields["raster:bands"] = [{"data_type": "uint8", "nodata": 0}]
+        fields["raster:bands"] = [{"data_type": dtype, "nodata": 0}]
         address = self.server.url(f"{name}.tif")
         item.add_asset("b1", pystac.Asset(address, media_type=pystac.MediaType.COG, extra_fields=fields))
         self.items.append(item)
@@ -209,3 +217,25 @@ def test_a_scene_without_its_quality_band_is_hidden_and_not_taken_for_clear(
     assert (ls.store.open(tmp_path / "all.zarr").values == 20).all()
     with pytest.raises(BadInput, match=r"items must have the quality band of rapideye, udm. Got none. Pass --no-mask"):
         lsdask("mosaic", "--stac", stac_api([bare]), *chosen, "--out", tmp_path / "none.zarr")
+
+
+@pytest.mark.parametrize("taken_back", [False, True])
+def test_sentinel_2_of_today_is_written_without_the_shift_of_2022_once(
+    scenes: Catalogue, tmp_path: Path, taken_back: bool
+) -> None:
+    true = np.random.default_rng(0).integers(1, 8000, (40, 60)).astype("uint16")
+    place = Affine(10, 0, 400_000, 0, -10, 5_200_000)
+    scenes.add(true if taken_back else true + np.uint16(1000), place, ZONE, dtype="uint16")
+    scenes.add(np.full((40, 60), 4, "uint8"), place, ZONE)
+    item, quality = scenes.items
+    said = {"data_type": "uint16", "nodata": 0, "scale": 1e-4, "offset": -0.1}  # also where it is taken back
+    item.assets = {"red": item.assets["b1"], "scl": quality.assets["b1"]}
+    item.assets["red"].extra_fields["raster:bands"] = [said]
+    item.properties |= {"s2:processing_baseline": "05.11", "earthsearch:boa_offset_applied": taken_back}
+    item.datetime = datetime(2023, 3, 1, 12, tzinfo=UTC)
+    ls.scenes.save([item], tmp_path / "items.json")
+    command = "mosaic", "--items", tmp_path / "items.json", "--sensor", "sentinel-2-l2a", "--bands", "red"
+    lsdask(*command, "--out", tmp_path / "m.zarr")
+    np.testing.assert_array_equal(ls.store.open(tmp_path / "m.zarr").values[0], true)
+    lsdask(*command, "--reflectance", "--out", tmp_path / "r.zarr")
+    np.testing.assert_allclose(ls.store.open(tmp_path / "r.zarr").values[0], true * 1e-4, atol=2e-7)
