@@ -274,13 +274,14 @@ def test_dtypes_are_promoted(tmp_path):
 
 @pytest.mark.parametrize("resampling", ["nearest", "bilinear", "cubic", "average"])
 @pytest.mark.parametrize("dtype", ["uint16", "float32"])
-@pytest.mark.parametrize("side", [3.7, 10.0, 23.0])
-def test_other_grids_are_warped_as_rasterio_does_at_any_chunk(tmp_path, resampling, dtype, side):
+@pytest.mark.parametrize("sides", [(3.7, 3.7), (10.0, 10.0), (23.0, 23.0), (6.0, 31.0)])
+def test_other_grids_are_warped_as_rasterio_does_at_any_chunk(tmp_path, resampling, dtype, sides):
     values = pixels(3, 2, 40, 50, dtype=dtype, void=0) + np.asarray(500, dtype)
     values[:, np.random.default_rng(4).random((40, 50)) < 0.05] = 0 if dtype == "uint16" else LOWEST
     path = put(tmp_path / "v.tif", values, nodata=0 if dtype == "uint16" else None)
-    place = Affine(side, 0, 399_961.0, 0, -side, 7_400_021.0)
-    grid = GeoBox((int(480 / side), int(600 / side)), place, CRS)
+    down, across = sides
+    place = Affine(across, 0, 399_961.0, 0, -down, 7_400_021.0)
+    grid = GeoBox((int(480 / down), int(600 / across)), place, CRS)
     nodata = 0.0 if dtype == "uint16" else LOWEST
     expected = np.zeros((2, *grid.shape), dtype)
     for band in (0, 1):
@@ -294,8 +295,8 @@ def test_other_grids_are_warped_as_rasterio_does_at_any_chunk(tmp_path, resampli
             dst_crs=CRS,
             dst_nodata=nodata,
             resampling=Resampling[resampling],
-            XSCALE=str(10 / side),
-            YSCALE=str(10 / side),
+            XSCALE=str(10 / across),
+            YSCALE=str(10 / down),
             tolerance=0,
         )
     void = expected == nodata

@@ -1,8 +1,10 @@
 """From a STAC API and a server of pixels, both real and on loopback, to a cube; and what goes wrong on the way."""
 
 import json
+import threading
 import time
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import geopandas as gpd
@@ -165,6 +167,44 @@ def test_an_api_that_is_busy_for_a_while_is_asked_again(tmp_path, pixels):
     assert len(server.asked) == 3
 
 
+class _BusySearch(BaseHTTPRequestHandler):
+    """An API whose landing page answers, and whose search is busy twice before it gives no item."""
+
+    posted = 0
+
+    def do_GET(self):
+        address = f"http://{self.headers['Host']}"
+        search = {"rel": "search", "href": f"{address}/search", "method": "POST", "type": "application/geo+json"}
+        conforms = ["https://api.stacspec.org/v1.0.0/core", "https://api.stacspec.org/v1.0.0/item-search"]
+        about = {"type": "Catalog", "id": "a", "stac_version": "1.0.0", "description": "a", "conformsTo": conforms}
+        self._answer(200, about | {"links": [{"rel": "self", "href": address}, search]})
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        type(self).posted += 1
+        self._answer(503 if self.posted < 3 else 200, {"type": "FeatureCollection", "features": [], "links": []})
+
+    def _answer(self, status, body):
+        text = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, *args):
+        pass
+
+
+def test_a_search_that_is_busy_for_a_while_is_sent_again():
+    with ThreadingHTTPServer(("127.0.0.1", 0), _BusySearch) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(NotFound, match="search must find at least one item"):
+            scenes.search(f"http://127.0.0.1:{server.server_port}", "wpm")
+        server.shutdown()
+    assert _BusySearch.posted == 3
+
+
 # Pixels over HTTP
 
 
@@ -179,10 +219,11 @@ def test_pixels_come_by_ranges_and_only_those_of_the_window(tmp_path, pixels):
     assert sum(last - first + 1 for first, last in sizes) < (tmp_path / "big.tif").stat().st_size / 4
 
 
-def test_a_server_that_is_busy_twice_is_survived(row, impatient):
+@pytest.mark.parametrize("engine", ["odc", "stackstac"])
+def test_a_server_that_is_busy_twice_is_survived(row, impatient, engine):
     items, values, server = row
     server.fail("s1.tif", 503, times=2)
-    np.testing.assert_array_equal(read(scenes.load(items, bands=["red"]))[0, 0], np.hstack(values))
+    np.testing.assert_array_equal(read(scenes.load(items, bands=["red"], engine=engine))[0, 0], np.hstack(values))
     assert not server.faults["s1.tif"].times
 
 
