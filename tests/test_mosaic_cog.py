@@ -1,6 +1,9 @@
 """Cloud-Optimized GeoTIFFs as rasterio, rioxarray and the TIFF specification see them."""
 
+import re
 import struct
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from itertools import pairwise
@@ -139,6 +142,32 @@ def test_every_compression_is_without_loss(tmp_path: Path, compress: str) -> Non
         np.testing.assert_array_equal(source.read(), image.values)
 
 
+@pytest.mark.parametrize("dtype", ["int8", "uint32", "int32", "uint64", "int64"])
+def test_every_type_comes_back(tmp_path: Path, dtype: str) -> None:
+    image = mosaic_of(np.random.default_rng(0).integers(-99 if dtype[0] == "i" else 1, 99, (1, 530, 20)).astype(dtype))
+    mosaic.to_cog(image, tmp_path / "a.tif")
+    np.testing.assert_array_equal(levels(tmp_path / "a.tif")[0], image.values)
+    check_means(tmp_path / "a.tif")
+
+
+def test_a_full_disk(tmp_path: Path) -> None:
+    code = """
+import resource, signal, sys
+import numpy as np
+from images import mosaic as mosaic_of
+from lsdask import mosaic
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, resource.RLIM_INFINITY))  # room for the plain file alone
+mosaic.to_cog(mosaic_of(np.ones((1, 1200, 1200), "uint16")), sys.argv[1], compress="none")
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "a.tif")]
+    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    assert re.search(
+        r"path must be where GDAL can write the image twice. Got path=.*Write error.* Make room", done.stderr
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_labels_scores_and_masks(tmp_path: Path) -> None:
     labels = np.random.default_rng(0).integers(0, 3, (700, 600)).astype("uint8")
     labels[100:230, 31:300] = 255
@@ -255,6 +284,10 @@ def test_bad_input(tmp_path: Path) -> None:
         mosaic.to_cog(xr.DataArray(np.zeros((1, 4, 4)), dims=schema.MOSAIC), tmp_path / "b.tif")
     with pytest.raises(BadInput, match=r"compress must be one of deflate, .* Got compress='zip'"):
         mosaic.to_cog(image, tmp_path / "b.tif", compress="zip")
+    with pytest.raises(BadInput, match=r"image must be of a type that GDAL writes: uint8, .* Got float16 and"):
+        mosaic.to_cog(image.astype("float16"), tmp_path / "b.tif")
+    with pytest.raises(BadInput, match=r"image must be of a type that GDAL writes: .* Got int64 and compress='lerc'"):
+        mosaic.to_cog(image.astype("int64"), tmp_path / "b.tif", compress="lerc")
     assert [path.name for path in tmp_path.iterdir()] == ["a.tif"]
 
 

@@ -49,7 +49,7 @@ def unfinished(server: s3.Server) -> int:
 
 @pytest.mark.parametrize(
     ("dtype", "shape"),
-    [("uint8", (1, 530, 1050)), ("uint16", (4, 1301, 1099)), ("float32", (3, 1030, 529)), ("float64", (2, 600, 600))],
+    [("uint8", (2, 530, 1050)), ("uint16", (4, 1301, 1099)), ("float32", (3, 1030, 529)), ("float64", (2, 600, 600))],
 )
 def test_an_object_holds_the_image(server: s3.Server, client: Client, dtype: str, shape: tuple[int, int, int]) -> None:
     image = random_mosaic(shape, dtype="uint16" if dtype == "uint8" else dtype, chunks=300)
@@ -81,6 +81,24 @@ def test_headers_come_first_then_overviews(server: s3.Server, client: Client, co
         assert [min(places) for places in offsets] == sorted((min(places) for places in offsets), reverse=True)
         np.testing.assert_array_equal(np.moveaxis(tiff.pages.first.asarray(), -1, 0), image.values)
         assert [page.shape[:2] for page in tiff.pages] == [(1100, 1100), (550, 550), (275, 275)]
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int32", "uint64", "int64"])
+def test_every_type_comes_back(server: s3.Server, client: Client, dtype: str) -> None:
+    values = np.random.default_rng(0).integers(-99 if dtype[0] == "i" else 1, 99, (1, 530, 20)).astype(dtype)
+    mosaic.to_cog(mosaic_of(values, nodata=100), "s3://scenes/type.tif", client=client, overwrite=True)
+    with vsis3(server):
+        np.testing.assert_array_equal(levels("/vsis3/scenes/type.tif")[0], values)
+        check_means("/vsis3/scenes/type.tif")
+
+
+def test_zero_is_a_number_where_no_nodata_is_declared(server: s3.Server, client: Client) -> None:
+    values = np.random.default_rng(0).integers(0, 2, (1024, 20)).astype("uint8")
+    mask = schema.wrap(values, grid(values.shape), schema.MASK, name="mask")
+    mosaic.to_cog(mask, "s3://scenes/whole.tif", client=client)
+    with vsis3(server):
+        np.testing.assert_array_equal(levels("/vsis3/scenes/whole.tif")[0][0], values)
+        check_modes("/vsis3/scenes/whole.tif")
 
 
 def test_labels_and_scores(server: s3.Server, client: Client) -> None:
@@ -168,7 +186,7 @@ def test_bad_input(server: s3.Server, client: Client, monkeypatch: pytest.Monkey
         mosaic.to_cog(image, "s3://scenes/b.tif", client=client, compress="lerc")
     with pytest.raises(BadInput, match=r"path must name a bucket that exists. Got path=s3://nowhere/b.tif"):
         mosaic.to_cog(image, "s3://nowhere/b.tif", client=client)
-    wide = xr.DataArray(np.broadcast_to(np.uint8(1), (1, 1, LARGEST + 1)), dims=schema.MOSAIC)
+    wide = xr.DataArray(np.broadcast_to(np.uint8(1), (1, 1, LARGEST + 1)), dims=schema.MOSAIC, attrs={"_FillValue": 0})
     wide = wide.assign_coords(schema.wrap(wide.data, grid((1, LARGEST + 1)), schema.MOSAIC, name="wide").coords)
     with pytest.raises(BadInput, match=rf"image must have at most {LARGEST} pixels a side where workers write"):
         mosaic.to_cog(wide, "s3://scenes/b.tif", client=client)

@@ -13,6 +13,7 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 import xarray as xr
+from rasterio._err import CPLE_BaseError  # what rasterio.shutil.copy raises; no public module has it
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetWriter
 from rasterio.windows import Window
@@ -28,6 +29,11 @@ CACHE_MB = 256
 """What GDAL may hold while it writes, in MB."""
 
 _COMPRESSIONS = (*COMPRESSIONS, "lerc", "none")
+
+_TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64", "uint64", "int64")
+
+_LERC_TYPES = _TYPES[:8]
+"""Of others GDAL's LERC writes empty tiles, and does not raise."""
 
 _RESAMPLING = {"average": "AVERAGE", "mode": "MODE", "nearest": "NEAREST"}
 
@@ -52,8 +58,9 @@ def to_cog(
     temporary files if it goes to a bucket; that needs room for the image twice.
 
     With a ``client`` and a path of S3, odc-geo's ``save_cog_with_dask`` does it on the workers: they compress and send
-    the tiles, and no disk is needed, but all of a task graph is made and held, and the workers together hold the more
-    the wider the image is. That is why GDAL does it elsewhere: see ``benchmarks/README.md``.
+    the tiles, and no disk is needed, but a graph of all tasks is made first, and memory grows with the image. That is
+    why GDAL does it elsewhere: see ``benchmarks/README.md``. GDAL also writes integers that declare no nodata, of
+    which odc-geo (0.5.3) takes 0 for one, and makes means and modes of 0 another number.
 
     Parameters
     ----------
@@ -85,8 +92,9 @@ def to_cog(
     place = store.text(path)
     _check(image, place, method, compress, overwrite)
     method = method or ("average" if {"band", "class"} & set(image.dims) else "mode")
-    if client is not None and place.startswith("s3://"):
-        about: dict[str, Any] = {"names": _names(image), "scale": _scale(image), "nodata": schema.nodata(image)}
+    nodata = schema.nodata(image)
+    if client is not None and place.startswith("s3://") and nodata is not None:
+        about: dict[str, Any] = {"names": _names(image), "scale": _scale(image), "nodata": nodata}
         ship(image, place, **about, compress=compress, method=method, client=client)
         return
     options = {
@@ -98,7 +106,7 @@ def to_cog(
         "overview_resampling": _RESAMPLING[method],
         "num_threads": "ALL_CPUS" if workers is None else str(workers),
     }
-    with _hidden(place) as folder, rasterio.Env(GDAL_CACHEMAX=CACHE_MB), _gdal(image, compress):
+    with _hidden(place) as folder, rasterio.Env(GDAL_CACHEMAX=CACHE_MB), _gdal(place):
         with rasterio.open(folder / "plain.tif", "w", **_profile(image)) as plain:
             _describe(plain, image)
             with _pool(store.reader(image), client, workers or os.cpu_count() or 1) as (pool, reader, most):
@@ -117,6 +125,10 @@ def _check(image: Any, path: str, method: str | None, compress: str, overwrite: 
         raise BadInput(sentence("method", f"be one of {', '.join(_RESAMPLING)}", f"method={method!r}"))
     if compress not in _COMPRESSIONS:
         raise BadInput(sentence("compress", f"be one of {', '.join(_COMPRESSIONS)}", f"compress={compress!r}"))
+    types = _LERC_TYPES if compress == "lerc" else _TYPES
+    if image.dtype.name not in types:
+        got = f"{image.dtype} and compress={compress!r}"
+        raise BadInput(sentence("image", f"be of a type that GDAL writes: {', '.join(types)}", got))
     if not store.is_local(path) and not path.startswith(_BUCKETS):
         rule = f"be a local file or in a bucket ({', '.join(_BUCKETS)})"
         raise BadInput(sentence("path", rule, f"path={path}", "Write it here and copy it there"))
@@ -178,13 +190,14 @@ def _appear(whole: Path, path: str) -> None:
 
 
 @contextmanager
-def _gdal(image: xr.DataArray, compress: str) -> Iterator[None]:
-    """Turn what GDAL says of types and options into one sentence."""
+def _gdal(path: str) -> Iterator[None]:
+    """Turn what GDAL says, whose types and options are checked before, into one sentence: mostly, a full disk."""
     try:
         yield
-    except (RasterioError, TypeError) as error:
-        got = f"{image.dtype} and compress={compress!r}: {error}"
-        raise BadInput(sentence("image", "be of a type and compression that GDAL writes", got)) from error
+    except (RasterioError, CPLE_BaseError) as error:
+        got = f"path={path}: {error.__cause__ or error}"
+        do = "Make room (for a bucket, where TMPDIR is), then run again"
+        raise BadInput(sentence("path", "be where GDAL can write the image twice", got, do)) from error
 
 
 def _profile(image: xr.DataArray) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def ship(
     *,
     names: Sequence[str],
     scale: tuple[float, float],
-    nodata: float | int | None,
+    nodata: float | int,
     compress: str,
     method: str,
     client: "Client",
@@ -63,7 +63,7 @@ def ship(
         Of the bands.
     scale : (float, float)
         Scale and offset of all bands.
-    nodata : float, int or None
+    nodata : float or int
         What stands for void; overviews leave it out.
     compress : str
         One of ``COMPRESSIONS``.
@@ -95,7 +95,7 @@ def ship(
         blocksize=BLOCK,
         overview_resampling=method,
         tile_batching=max(4, -(-tiles // PARTS)),
-        stats=False,  # those of an overview, which readers would take for the image's
+        stats=False,  # made of an overview, and readers would take them for the image's
         photometric="minisblack",  # else four bands were red, green, blue and opacity
     )
     about = band_metadata(names, *scale)
@@ -109,7 +109,7 @@ def ship(
                 raise
             raise Unreadable(f"the image cannot be computed: {type(error).__name__}: {error}") from error
         finally:
-            job.cancel()  # also what is done: the key of another image at this path may be the same
+            job.cancel()  # else workers go on where nobody waits
 
 
 def _odc(path: str) -> tuple[Any, Any]:
@@ -156,12 +156,12 @@ def _told(path: str) -> Iterator[None]:
         raise Unreadable(sentence("path", "be on a server that answers", f"path={path}: {error}")) from error
 
 
-def _bands_last(image: xr.DataArray, names: Sequence[str], nodata: float | int | None) -> xr.DataArray:
+def _bands_last(image: xr.DataArray, names: Sequence[str], nodata: float | int) -> xr.DataArray:
     """Put bands last, so that a tile has them all and is one task; odc-geo looks for their names and nodata here."""
     bands = image if image.ndim == 3 else image.expand_dims("band")
     lead = str(bands.dims[0])
     named = bands.drop_vars(lead, errors="ignore").rename({lead: "band"}).assign_coords(band=list(names))
-    named.attrs = {} if nodata is None else {"nodata": nodata}
+    named.attrs = {"nodata": nodata}
     return named.chunk({"band": -1}).transpose("y", "x", "band")
 
 
