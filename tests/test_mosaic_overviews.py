@@ -127,6 +127,7 @@ def test_plain_xarray_and_viewers_find_them(tmp_path: Path) -> None:
     assert [one.get("derived_from") for one in layout] == [None, "mosaic", "overviews/1/mosaic"]
     assert layout[2]["spatial:transform"] == [40.0, 0.0, 440000.0, 0.0, -40.0, 7400000.0]
     assert layout[2]["spatial:shape"] == [16, 12]
+    assert layout[2]["transform"] == {"scale": [1.0, 2.0, 2.0], "translation": [0.0, 0.0, 0.0]}  # a value a dim: GDAL
     assert root["attributes"]["proj:code"] == "EPSG:32723"
     held = root["consolidated_metadata"]["metadata"]
     assert {one["asset"] for one in layout} <= set(held)

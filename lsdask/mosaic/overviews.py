@@ -280,9 +280,11 @@ def multiscales(image: xr.DataArray, levels: int, method: str) -> dict[str, Any]
     grid = schema.geobox(image)
     assets = [f"{store.OVERVIEWS}/{level}/{image.name}" if level else str(image.name) for level in range(levels + 1)]
     layout: list[dict[str, Any]] = []
+    lead = [1.0] * (image.ndim - 2)  # GDAL 3.13 leaves out levels whose scale has not one value a dim
     for level, asset in enumerate(assets):
         transform = grid.transform @ grid.transform.scale(2**level)
-        scale = {"scale": [2.0, 2.0] if level else [1.0, 1.0], "translation": [0.0, 0.0]}
+        by = 2.0 if level else 1.0
+        scale = {"scale": [*lead, by, by], "translation": [0.0] * image.ndim}
         derived = {"derived_from": assets[level - 1], "resampling_method": method} if level else {}
         shape = [-(-side // 2**level) for side in grid.shape]
         place = {"spatial:transform": list(transform)[:6], "spatial:shape": shape}
