@@ -106,6 +106,7 @@ def test_the_steps(folder: Path) -> None:
 
     out = lsdask("info", folder / "mosaic.zarr", "--png", folder / "mosaic.png")
     assert "True colour" in out
+    assert "8 x 8 metre" in out
     out = lsdask("info", folder / "scores.zarr", "--png", folder / "scores.png")
     assert "█" * 80 in out
     assert Image.open(folder / "scores.png").size > (300, 300)

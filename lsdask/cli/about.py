@@ -68,13 +68,14 @@ def _letter(share: float) -> str:
 
 def _grid(image: Any) -> dict[str, Any]:
     grid = ls.schema.geobox(image)
+    unit = grid.crs.units[0].partition("_")[0] if grid.crs else ""  # of degrees_north the degrees
     return {
         "variable": image.name,
         "dims": ", ".join(f"{dim} {size:,}" for dim, size in image.sizes.items()),
         "dtype": image.dtype,
         "nodata": ls.schema.nodata(image),
         "CRS": f"EPSG:{grid.crs.epsg}" if grid.crs and grid.crs.epsg else grid.crs,
-        "pixel": f"{abs(grid.resolution.x):g} x {abs(grid.resolution.y):g}",
+        "pixel": f"{abs(grid.resolution.x):g} x {abs(grid.resolution.y):g} {unit}",
         "bounds": ", ".join(f"{value:.10g}" for value in grid.boundingbox.bbox),
     }
 
