@@ -453,6 +453,12 @@ def test_a_run_without_held_out_tiles_is_shown_whole(folder):
     assert "held-out" not in cards
 
 
+def test_an_empty_map_claims_nothing(folder):
+    run = report.load(folder)
+    empty = page.Run(**{**vars(run), "polygons": run.polygons.iloc[:0]})
+    assert page.lead(empty).startswith("The map marks no landslide at a threshold of 0.5, over ")
+
+
 def test_a_model_without_a_history_shows_no_losses(folder):
     run = report.load(folder)
     cards = page._training_cards(page.Run(**{**vars(run), "model": {}}))

@@ -92,6 +92,8 @@ def page(run: Run) -> str:
 def lead(run: Run) -> str:
     """Say the result in one sentence."""
     scores, number = run.metrics, len(run.polygons)
+    if not number:
+        return f"The map marks no landslide at a threshold of {run.threshold:g}, over {area_text(run.area_m2)}."
     where = "in ground the model never saw" if run.held_out is not None else "in the whole scene"
     return (
         f"The map finds {share_text(scores['recall'])} of the landslide area {where}, and "
