@@ -54,6 +54,8 @@ def test_qa_reads_bits_of_both_collections():
         1: "fill",
         2720: "clear",
         2848: "clear but for a medium shadow",
+        3232: "clear but for medium snow",
+        4768: "clear but for a medium cirrus",
         2800: "cloud",
         2976: "shadow",
         3744: "snow",
