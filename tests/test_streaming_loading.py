@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import numpy as np
@@ -139,6 +140,27 @@ def test_lanes_share_the_reading_and_the_buffer():
     assert facts[1]["tiles"] == facts[0]["tiles"] == len(tiles)
     assert facts[1]["decodes_per_chunk"] <= 1.25
     assert facts[1]["bytes"] < 2.2 * streaming.MIB
+
+
+@pytest.mark.parametrize("lanes", [1, 4, 12])
+def test_lanes_together_read_ahead_what_the_plan_says(lanes, monkeypatch):
+    image = random_mosaic((2, 256, 256), chunks=16)
+    waiting, most = [], []
+
+    @contextmanager
+    def counted(source, threads, client):
+        def begin(window):
+            waiting.append(tuple(window))
+            most.append(len(waiting))
+            return SimpleNamespace(result=lambda: (waiting.remove(tuple(window)), source.read(window))[1])
+
+        yield begin
+
+    monkeypatch.setattr("lsdask.streaming.tiles.reads", counted)
+    stream = TileStream(image, sampling.grid(image, 16), lanes=lanes, threads=6, prefetch=0)
+    assert sum(len(batch.image) for batch in stream) == 256
+    assert max(most) <= max(6, lanes)
+    assert lanes > 1 or max(most) == 6
 
 
 def test_workers_that_do_not_divide_the_lanes_are_refused(places):
