@@ -215,7 +215,8 @@ def _profile(image: xr.DataArray) -> dict[str, Any]:
         "tiled": True,
         "blockxsize": BLOCK,
         "blockysize": BLOCK,
-        "compress": "lzw",
+        "compress": "zstd",
+        "zstd_level": 1,
         "bigtiff": "YES",
         "sparse_ok": True,
     }
