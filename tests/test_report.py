@@ -26,7 +26,7 @@ from scipy import ndimage
 
 from lsdask import evaluate, report, schema, store
 from lsdask.errors import BadInput, NotFound, Unreadable
-from lsdask.report import charts, figures, maps, overviews, page
+from lsdask.report import charts, figures, files, maps, overviews, page
 
 SHAPE = (150, 230)
 HELD_OUT = slice(160, 224)
@@ -531,6 +531,14 @@ def test_parts_that_are_not_given_are_left_out_or_traced(folder):
         report.collect(whole.scene, whole.scores, whole.mask, polygons=whole.polygons[["geometry"]], **given)
     with pytest.raises(NotFound, match=r"model\.json"):
         report.collect(whole.scene, whole.scores, whole.mask, tiles=whole.tiles, model=folder)
+
+
+def test_a_file_is_there_whole_or_not_at_all(tmp_path):
+    files.write_text(tmp_path / "a.html", "one")
+    with pytest.raises(UnicodeEncodeError):
+        files.write_text(tmp_path / "a.html", "two" * 9999 + "\ud800")
+    assert (tmp_path / "a.html").read_text() == "one"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.html"]
 
 
 def test_what_is_missing_or_broken_is_named(folder, tmp_path):

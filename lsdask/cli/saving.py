@@ -25,14 +25,17 @@ def save(tables: Mapping[str, "pd.DataFrame"], path: Path) -> None:
     JSON holds the scores of the first map by name, and each table as a list of rows; Markdown a section a table; CSV,
     which holds one table, is a file of the scores and one more for each other table, ``<name>-<table>.csv``.
     """
+    from lsdask.report.files import beside, write_text
+
     check(path)
     if path.suffix == ".json":
-        path.write_text(json.dumps(_plain(tables), indent=1, allow_nan=False))
+        write_text(path, json.dumps(_plain(tables), indent=1, allow_nan=False))
     elif path.suffix == ".md":
-        path.write_text("\n".join(f"## {name}\n\n{markdown(table)}" for name, table in tables.items()))
+        write_text(path, "\n".join(f"## {name}\n\n{markdown(table)}" for name, table in tables.items()))
     else:
         for i, (name, table) in enumerate(tables.items()):
-            table.to_csv(path if i == 0 else path.with_stem(f"{path.stem}-{name}"), index=False)
+            with beside(path if i == 0 else path.with_stem(f"{path.stem}-{name}")) as part:
+                table.to_csv(part, index=False)
 
 
 def _plain(tables: Mapping[str, "pd.DataFrame"]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from lsdask import evaluate, schema
 from lsdask.report import charts, figures
+from lsdask.report.files import write_text
 from lsdask.report.maps import INK, MUTED, QUALITATIVE, WIDTH
 from lsdask.report.markup import card, document, section, table
 
@@ -49,7 +50,7 @@ def write_experiment(
     said = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
     parts.append(section("What differs", f'<div class="card wide"><ul class="notes">{said}</ul></div>'))
     text = document(kicker="lsdask reproduce", title=title, lead=lead, sections=parts, style=MORE_STYLE, script=SORT)
-    Path(path).write_text(text, encoding="utf-8")
+    write_text(path, text)
     return Path(path)
 
 

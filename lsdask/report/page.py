@@ -13,6 +13,7 @@ import pandas as pd
 from lsdask import evaluate, schema
 from lsdask.errors import BadInput, sentence
 from lsdask.report import charts, figures
+from lsdask.report.files import write_text
 from lsdask.report.maps import composite_bands, pixel_m, plural
 from lsdask.report.markup import (
     Markup,
@@ -66,7 +67,7 @@ def write(run: Run | str | Path, *, path: str | Path | None = None) -> Path:
         raise BadInput(sentence("path", "be given with a Run, which has no folder", "none"))
     opened = run if isinstance(run, Run) else load(run)
     target = Path(path or Path(str(run)) / "report.html")
-    target.write_text(page(opened), encoding="utf-8")
+    write_text(target, page(opened))
     return target
 
 
