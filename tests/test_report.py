@@ -113,19 +113,21 @@ def test_coverage_of_windows_larger_than_cells_is_the_whole_share(shape, seed, c
     np.testing.assert_allclose(share, expected, rtol=1e-6)
 
 
-def test_coverage_reads_windows_only(tmp_path):
-    data = np.zeros((1, 512, 512), "uint16")
-    data[:, 128:384, :256] = 7
-    store.write(image(data, schema.MOSAIC, nodata=0), tmp_path / "a.zarr", chunk=128, shard=256)
+@pytest.mark.parametrize(("columns", "reads", "side"), [(4, 16, 8), (32, 16, 456)])
+def test_coverage_reads_windows_or_each_chunk_once(columns, reads, side, tmp_path):
+    data = np.zeros((1, 2048, 2048), "uint16")
+    data[:, 512:1536, :1024] = 7
+    store.write(image(data, schema.MOSAIC, nodata=0), tmp_path / "a.zarr", chunk=512, shard=1024)
     opened = store.open(tmp_path / "a.zarr")
     asked = []
     read = store.Reader.read
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(store.Reader, "read", lambda self, y, x: asked.append((y, x)) or read(self, y, x))
-        share = report.coverage(opened, columns=4, window=8)
-    assert (share == [[0, 0, 0, 0], [1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0]]).all()
-    assert len(asked) == 16
-    assert all(part.stop - part.start == 8 for place in asked for part in place)
+        share = report.coverage(opened, columns=columns, window=8)
+    expected = np.kron([[0, 0, 0, 0], [1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0]], np.ones((columns // 4, columns // 4)))
+    assert (share == expected).all()
+    assert len(asked) == reads
+    assert all(part.stop - part.start == side for place in asked for part in place)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import product
+from itertools import batched, product
 from typing import Any
 
 import dask.array as da
@@ -13,6 +13,9 @@ from lsdask import schema, store
 
 SIDE = 1200
 """Longest side of an overview, in its own pixels."""
+
+NEAR = 512
+"""Side of what is read at once where cells are smaller, in pixels: about that of a stored chunk."""
 
 
 def step_of(shape: Sequence[int], side: int = SIDE) -> int:
@@ -92,7 +95,8 @@ def _squares(data: np.ndarray, step: int, fill: Any) -> np.ndarray:
 def coverage(image: xr.DataArray, *, columns: int = 64, window: int = 64) -> np.ndarray:
     """Say how much of an image holds data, cell by cell, from a small window in the middle of each cell.
 
-    Only these windows are read, straight from the store, so a continent takes seconds.
+    Only these windows are read, straight from the store, so a continent takes seconds. Of small images, whose cells
+    share chunks, all is read, and not a chunk for each of its cells.
 
     Parameters
     ----------
@@ -115,15 +119,23 @@ def coverage(image: xr.DataArray, *, columns: int = 64, window: int = 64) -> np.
     """
     reader, nodata = store.reader(image), schema.nodata(image)
     cell = -(-image.shape[-1] // columns)
-    places = [_middles(size, cell, window) for size in image.shape[-2:]]
+    together = max(NEAR // cell, 1)
+    parts = [list(batched(_middles(size, cell, window), together)) for size in image.shape[-2:]]
 
-    def share(place: tuple[slice, slice]) -> float:
-        known = schema.known_block(reader.read(*place), nodata)
-        return float(known.all(axis=tuple(range(known.ndim - 2))).mean())
+    def share(part: tuple[Sequence[slice], Sequence[slice]]) -> np.ndarray:
+        (y0, y1), (x0, x1) = ((places[0].start, places[-1].stop) for places in part)
+        known = schema.known_block(reader.read(slice(y0, y1), slice(x0, x1)), nodata)
+        known = known.all(axis=tuple(range(known.ndim - 2)))
+        rows, columns = part
+        return np.array([[known[_moved(y, y0), _moved(x, x0)].mean() for x in columns] for y in rows], "float32")
 
     with ThreadPoolExecutor() as pool:
-        shares = list(pool.map(share, product(*places)))
-    return np.array(shares, "float32").reshape([len(axis) for axis in places])
+        shares = pool.map(share, product(*parts))
+        return np.block([[next(shares) for _ in parts[1]] for _ in parts[0]])
+
+
+def _moved(place: slice, by: int) -> slice:
+    return slice(place.start - by, place.stop - by)
 
 
 def _middles(size: int, cell: int, window: int) -> list[slice]:
