@@ -221,7 +221,7 @@ def _session() -> "Session":
     """Give the connections of this process."""
     from requests import Session
     from requests.adapters import HTTPAdapter
-    from urllib3 import Retry
+    from urllib3.util import Retry
 
     again = Retry(
         TRIES,
