@@ -101,3 +101,10 @@ def test_scores_do_not_depend_on_how_large_a_block_is(name):
     with torch.no_grad():
         whole, part = made(strip), made(strip[..., far : 3 * far + 64])
     torch.testing.assert_close(part[..., far : far + 64], whole[..., 2 * far : 2 * far + 64], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "encoder"), [("unet", "resnet18"), ("soares_unet", ""), ("prakash_resunet", "")])
+def test_a_model_names_an_encoder_only_if_it_has_one(name, encoder):
+    made = models.build(name, bands=8)
+    assert made.spec.encoder == encoder
+    assert (made.encoder is not None) == bool(encoder)

@@ -139,7 +139,7 @@ def test_votes_beside_labels_are_checked_too(tmp_path: Path) -> None:
 
 
 def test_a_repository_is_checked(tmp_path: Path) -> None:
-    pytest.importorskip("icechunk")
+    pytest.importorskip("icechunk", reason="needs the extra icechunk")
     target = f"icechunk:{tmp_path / 'repo'}"
     mosaic.write(random_mosaic((1, 40, 40), chunks=16), target, chunk=16, shard=16, workers=2, progress=False).check()
     assert tasks.status(target).done == 9

@@ -178,3 +178,6 @@ NAMES: dict[str, Callable[[Spec, str | None], Built]] = {
     "prakash_resunet": prakash.build,
 }
 """Builders by architecture."""
+
+OWN = ("soares_unet", "prakash_resunet")
+"""Architectures that are whole by themselves, with no encoder to choose."""

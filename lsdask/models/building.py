@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from lsdask.errors import BadInput, sentence
-from lsdask.models.architectures import assemble
+from lsdask.models.architectures import OWN, assemble
 from lsdask.models.folder import DESCRIPTION, WEIGHTS, read_spec, read_weights
 from lsdask.models.segmenter import Segmenter
 from lsdask.models.spec import Spec, band_names, check_bands, constants
@@ -42,7 +42,8 @@ def build(
     classes : int
         1 for landslide or not (sigmoid), or the number of exclusive classes (softmax).
     encoder : str
-        Any encoder of segmentation_models_pytorch, or ``tu-`` and the name of one of timm.
+        Any encoder of segmentation_models_pytorch, or ``tu-`` and the name of one of timm; not looked at where an
+        architecture has its own.
     weights : str or path, optional
         Where the encoder's weights come from. None: random, nothing is downloaded. A safetensors file of an
         encoder, or a model folder: read, band for band; an encoder of 3 bands is spread over any number.
@@ -80,7 +81,7 @@ def build(
     bands = band_names(bands)
     spec = Spec(
         name=name,
-        encoder=encoder,
+        encoder="" if name in OWN else encoder,
         bands=bands,
         classes=classes,
         mean=constants(mean, 0.0, bands),
