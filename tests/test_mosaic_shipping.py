@@ -23,8 +23,8 @@ from lsdask import mosaic, schema
 from lsdask.errors import BadInput, Unreadable
 from lsdask.mosaic.shipping import LARGEST, band_metadata, header_block, ship
 
-pytest.importorskip("imagecodecs", reason="odc-geo[tiff] is not installed: workers cannot write a GeoTIFF")
-tifffile = pytest.importorskip("tifffile", reason="odc-geo[tiff] is not installed: workers cannot write a GeoTIFF")
+pytest.importorskip("imagecodecs", reason="needs the extra cog")
+tifffile = pytest.importorskip("tifffile", reason="needs the extra cog")
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +192,7 @@ def test_bad_input(server: s3.Server, client: Client, monkeypatch: pytest.Monkey
         mosaic.to_cog(wide, "s3://scenes/b.tif", client=client)
     monkeypatch.setitem(sys.modules, "imagecodecs", None)
     with pytest.raises(
-        BadInput, match=r"client must have what odc-geo writes with. .* pip install 'odc-geo\[tiff,s3\]'"
+        BadInput, match=r"client must have what odc-geo writes with. .* pip install 'lsdask\[cog\]'"
     ):
         mosaic.to_cog(image, "s3://scenes/b.tif", client=client)
     assert b"b.tif" not in server.ask("GET", "scenes")

@@ -76,7 +76,7 @@ def to_cog(
     tile : int
         Side of the windows that are computed, in pixels; best a multiple of the image's chunks.
     client : distributed.Client, optional
-        Where the image is computed; for S3 its workers also write, with ``odc-geo[tiff,s3]``. Default threads here.
+        Where the image is computed; for S3 its workers also write, with the extra ``cog``. Default threads here.
     workers : int, optional
         Threads that compute where there is no client; default one a core.
     overwrite : bool

@@ -70,7 +70,7 @@ def ship(
     method : {"average", "mode", "nearest"}
         How overviews are made.
     client : distributed.Client
-        Its workers have ``odc-geo[tiff,s3]``, and in their environment what boto3 asks for.
+        Its workers have the extra ``cog``, and in their environment what boto3 asks for.
 
     Raises
     ------
@@ -122,7 +122,7 @@ def _odc(path: str) -> tuple[Any, Any]:
         upload = S3MultiPartUpload(*path.removeprefix("s3://").split("/", 1))
         upload.s3_client()
     except ImportError as error:
-        do = "Install it: pip install 'odc-geo[tiff,s3]', or leave client out"
+        do = "Install it: pip install 'lsdask[cog]', or leave client out"
         raise BadInput(sentence("client", "have what odc-geo writes with", str(error), do)) from error
     return save_cog_with_dask, upload
 
