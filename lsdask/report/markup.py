@@ -178,7 +178,7 @@ h1{margin:6px 0 12px;font-size:clamp(27px,4.6vw,42px);line-height:1.15;letter-sp
 h2{margin:44px 0 14px;font-size:22px;letter-spacing:-.01em}
 h3{margin:0 0 10px;font-size:15px;font-weight:600}
 .row{display:grid;gap:18px;grid-template-columns:repeat(auto-fit,minmax(min(100%,440px),1fr));align-items:stretch}
-.scores-row{display:grid;gap:12px;margin-top:28px;grid-template-columns:repeat(auto-fit,minmax(150px,1fr))}
+.scores-row{display:grid;gap:12px;margin-top:28px;grid-template-columns:repeat(auto-fit,minmax(135px,1fr))}
 .score,.card{background:var(--card);border:1px solid var(--line);border-radius:12px}
 .score{padding:14px 16px;display:flex;flex-direction:column}
 .score b{font-size:30px;line-height:1.15;font-weight:650;font-variant-numeric:tabular-nums;letter-spacing:-.02em}
@@ -209,6 +209,7 @@ tbody tr+tr>*,thead+tbody tr>*{border-top:1px solid var(--line)}
 .bars td:last-child{width:45%}
 .bars i{display:block;height:10px;margin-top:6px;background:var(--accent);border-radius:3px;min-width:2px;opacity:.85}
 footer{margin-top:44px;padding-bottom:40px;color:var(--soft);font-size:13px}
+@media(max-width:900px){.scores-row{grid-template-columns:repeat(3,1fr)}}
 @media(max-width:560px){main,header,footer{padding-left:14px;padding-right:14px}header{padding-top:28px}
 .scores-row{grid-template-columns:1fr 1fr}.card{padding:14px}.score b{font-size:26px}}
 @media print{body{background:#fff}.card,.score{break-inside:avoid}}
