@@ -130,7 +130,7 @@ def test_a_table_of_several_scenes_trains_with_all_of_them(scenes, tmp_path):
     assert ls.models.digest(again) == ls.models.digest(out)
 
 
-def test_scenes_that_are_not_the_table_s_are_one_line(scenes, folder, tmp_path):
+def test_scenes_that_are_not_the_table_s_and_networks_of_tiles_are_one_line(scenes, folder, tmp_path):
     west, east, west_mask, east_mask, table = scenes
     out = tmp_path / "model"
     for places, more, said in (
@@ -141,6 +141,7 @@ def test_scenes_that_are_not_the_table_s_are_one_line(scenes, folder, tmp_path):
             ("--also", east, "--also-mask", east_mask),
             r"tiles must name the scenes .*Got a table of one mosaic\. Make it with `lsdask tiles --also`",
         ),
+        ((west, folder / "tiles.parquet", west_mask), ("--network", "classifier"), r"network must give a score a pixel"),
     ):
         with pytest.raises(BadInput, match=said):
             lsdask("train", *places, out, *SMALL, *more)

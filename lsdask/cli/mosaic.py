@@ -26,7 +26,7 @@ CATALOGUE, GRID, MASKS, PIXELS, MORE = "From a catalogue", "Grid", "Masks", "Com
 
 @app.command()
 def mosaic(
-    out: Annotated[str, typer.Option(help="The new store: a path, s3://..., gs://... or icechunk:...")],
+    out: Annotated[str, typer.Option(help="The new store: a path, s3://..., gs://..., https://... or icechunk:...")],
     scenes: Annotated[
         list[str] | None,
         typer.Argument(help="GeoTIFF files, folders or patterns; red=PATTERN nir=PATTERN for a file a band."),

@@ -137,6 +137,9 @@ def _model(
     """Load a whole model, or build a network for images of the same bands."""
     if folder is not None:
         return ls.models.load(folder)
+    if network == ls.models.architectures.CLASSIFIER:
+        do = "Pass unet, or use lsdask pretrain"
+        raise BadInput(sentence("network", "give a score a pixel", f"network={network}, of one a tile", do))
     mean, std = pooled([ls.statistics.bands(image) for image in images])
     bands = ls.schema.bands(images[0])
     return ls.models.build(network, bands=bands, encoder=encoder, weights=weights, mean=mean, std=std, seed=seed)
