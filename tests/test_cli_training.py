@@ -141,7 +141,11 @@ def test_scenes_that_are_not_the_table_s_and_networks_of_tiles_are_one_line(scen
             ("--also", east, "--also-mask", east_mask),
             r"tiles must name the scenes .*Got a table of one mosaic\. Make it with `lsdask tiles --also`",
         ),
-        ((west, folder / "tiles.parquet", west_mask), ("--network", "classifier"), r"network must give a score a pixel"),
+        (
+            (west, table, west_mask),
+            ("--also", east, "--also-mask", east_mask, "--network", "classifier"),
+            "a score a pixel",
+        ),
     ):
         with pytest.raises(BadInput, match=said):
             lsdask("train", *places, out, *SMALL, *more)

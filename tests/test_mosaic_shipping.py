@@ -191,9 +191,7 @@ def test_bad_input(server: s3.Server, client: Client, monkeypatch: pytest.Monkey
     with pytest.raises(BadInput, match=rf"image must have at most {LARGEST} pixels a side where workers write"):
         mosaic.to_cog(wide, "s3://scenes/b.tif", client=client)
     monkeypatch.setitem(sys.modules, "imagecodecs", None)
-    with pytest.raises(
-        BadInput, match=r"client must have what odc-geo writes with. .* pip install 'lsdask\[cog\]'"
-    ):
+    with pytest.raises(BadInput, match=r"client must have what odc-geo writes with. .* pip install 'lsdask\[cog\]'"):
         mosaic.to_cog(image, "s3://scenes/b.tif", client=client)
     assert b"b.tif" not in server.ask("GET", "scenes")
 
