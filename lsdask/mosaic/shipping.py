@@ -223,7 +223,7 @@ def header_block(tiles: Sequence[tuple[int, Place]], *, empty: bytes, shape: tup
         for size, (level, _, row, column) in tiles:
             places[level][row, column] = (at, size)
             at += size
-        for level, page in enumerate(tiff.pages):
+        for level, page in enumerate(page.aspage() for page in tiff.pages):
             offsets, sizes = zip(*(places[level][place] for place in sorted(places[level])))
             height, width = (-(-side // 2**level) for side in shape)
             for tag, value in ((HEIGHT, height), (WIDTH, width), (OFFSETS, offsets), (SIZES, sizes)):
