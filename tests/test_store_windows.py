@@ -51,6 +51,22 @@ def test_a_window_is_a_slice_and_takes_its_blocks_once(data: st.DataObject, heig
     assert taken == Counter(touched)
 
 
+def test_a_window_that_is_a_block_is_not_copied_and_has_the_dtype_that_is_said() -> None:
+    whole = np.arange(4 * 48, dtype="int64").reshape(2, 8, 12)
+    made: list[np.ndarray] = []
+
+    def keep(block: np.ndarray) -> np.ndarray:
+        made.append(block.astype("uint16"))
+        return made[-1]
+
+    blocks = da.from_array(whole, chunks=(2, 4, 6)).map_blocks(keep, dtype="uint16", meta=np.empty((0,) * 3, "uint16"))
+    found = store.reader(mosaic(blocks)).read(slice(4, 8), slice(6, 12))
+    assert np.shares_memory(found, made[0])
+    np.testing.assert_array_equal(found, whole[:, 4:, 6:])
+    said = da.map_blocks(lambda block: block, da.from_array(whole, chunks=(2, 4, 6)), dtype="uint16", meta=made[0][:0])
+    assert store.reader(mosaic(said)).read(slice(0, 4), slice(0, 6)).dtype == np.uint16
+
+
 def test_blocks_that_windows_share_sources_with_are_not_computed_twice_in_a_window() -> None:
     loads: list[int] = []
 

@@ -164,19 +164,25 @@ class _Blocks:
         self._graph = optimize_blockwise(data.__dask_graph__(), keys={data.name})  # layers: no task is made yet
 
     def read(self, y: slice, x: slice) -> np.ndarray:
-        """Compute the blocks under a window into one array."""
+        """Compute the blocks under a window into one array; a window that is a block is that block."""
         whole = (slice(0, size) for size in self._shape[:-2])
         window = (*whole, *(slice(*part.indices(size)[:2]) for part, size in zip((y, x), self._shape[-2:])))
-        out = np.empty([part.stop - part.start for part in window], self._dtype)
+        size = [part.stop - part.start for part in window]
         pieces = list(product(*(_pieces(starts, part) for starts, part in zip(self._starts, window))))
         blocks = [(self._name, *(piece.block for piece in place)) for place in pieces]
+        tasks = convert_legacy_graph(dict(self._graph.cull(set(blocks))))
+        if len(blocks) == 1 and size == self._size(blocks[0]):
+            return np.asarray(get_sync(tasks, blocks)[0], self._dtype)
+        out = np.empty(size, self._dtype)
         puts = {
             ("put", i): Task(("put", i), _put, out, _slices(place, "out"), TaskRef(block), _slices(place, "of"))
             for i, (place, block) in enumerate(zip(pieces, blocks))
         }
-        tasks = convert_legacy_graph(dict(self._graph.cull(set(blocks))))
         get_sync({**tasks, **puts}, list(puts))
         return out
+
+    def _size(self, block: tuple[Any, ...]) -> list[int]:
+        return [int(starts[i + 1] - starts[i]) for starts, i in zip(self._starts, block[1:])]
 
 
 @dataclass(frozen=True)
