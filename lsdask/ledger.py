@@ -19,7 +19,7 @@ import zarr
 from filelock import FileLock, Timeout
 
 from lsdask import store
-from lsdask.errors import BadInput, OtherPlan, sentence
+from lsdask.errors import BadInput, OtherPlan, Unreadable, sentence
 
 NAME = "ledger"
 PLAN = "lsdask_plan"
@@ -44,7 +44,7 @@ class Ledger:
     def __init__(self, target: store.Place, stored: zarr.Array) -> None:
         self.target, self._stored = target, stored
         self._changed: set[tuple[int, int]] = set()
-        self.entries: np.ndarray = np.asarray(stored[:]).astype("uint64")
+        self.entries: np.ndarray = _entries(target, stored)
         group, names = store.group(target), stored.attrs.get(VARIABLES, [])
         self._variables: list[zarr.Array] = [group[name] for name in names]  # type: ignore
 
@@ -202,10 +202,31 @@ def entries(target: str | Path) -> np.ndarray:
     ------
     BadInput
         If the target was not made by a run.
+    Unreadable
+        If an object of the ledger is torn; it is named.
     """
     plan_of(target)
     with store.told(target):
-        return np.asarray(store.group(target)[NAME][:]).astype("uint64")  # type: ignore[index]
+        return _entries(target, store.group(target)[NAME])  # type: ignore[arg-type]
+
+
+def _entries(target: store.Place, stored: zarr.Array) -> np.ndarray:
+    try:
+        return np.asarray(stored[:]).astype("uint64")
+    except (RuntimeError, ValueError) as error:  # what codecs say of bytes that are cut short or altered
+        key = _torn(stored)
+        do = f"Remove {key} from it, and run again: the tiles of which it tells are then computed again"
+        raise Unreadable(sentence("target", "have a ledger that is whole", f"{target}, {key} torn", do)) from error
+
+
+def _torn(stored: zarr.Array) -> str:
+    """Find the first object of a ledger that cannot be read."""
+    for row, column in np.ndindex(*(-(-side // CHUNK) for side in stored.shape)):
+        try:
+            stored[row * CHUNK, column * CHUNK]
+        except (RuntimeError, ValueError):
+            return f"{NAME}/{stored.metadata.encode_chunk_key((row, column))}"
+    return NAME
 
 
 def done(target: str | Path) -> np.ndarray:

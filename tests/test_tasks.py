@@ -13,9 +13,9 @@ import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
-from images import grid
+from images import grid, random_mosaic
 
-from lsdask import ledger, schema, store, tasks, tiling
+from lsdask import ledger, mosaic, schema, store, tasks, tiling
 from lsdask.errors import BadInput, OtherPlan, Unfinished, Unreadable
 
 
@@ -231,6 +231,20 @@ def test_void_tiles_need_no_task(tmp_path: Path) -> None:
         run(target, void=void.astype("uint8"))
     with pytest.raises(BadInput, match=r"Got bool \(4, 4\)"):
         run(target, void=void[:, :4])
+
+
+def test_a_torn_ledger_is_named_and_costs_the_tiles_of_which_it_tells(tmp_path: Path) -> None:
+    target = tmp_path / "out.zarr"
+    image = random_mosaic((1, 66, 2), chunks=2)
+    mosaic.write(image, target, chunk=1, shard=1, progress=False).check()
+    torn = target / "ledger" / "c" / "1" / "0"
+    torn.write_bytes(torn.read_bytes()[:-3])
+    for ask in (ledger.done, tasks.status, lambda path: mosaic.write(image, path, chunk=1, shard=1, progress=False)):
+        with pytest.raises(Unreadable, match=r"whole\. Got .*out\.zarr, ledger/c/1/0 torn\. Remove ledger/c"):
+            ask(target)
+    torn.unlink()
+    assert mosaic.write(image, target, chunk=1, shard=1, progress=False).check().done == 2 * 2
+    np.testing.assert_array_equal(store.open(target).values, image.values)
 
 
 def test_a_ledger_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
