@@ -241,13 +241,13 @@ def kernel(tmp_path: Path) -> Iterator[Kernel]:
 
 
 def wait_for_tiles(target: Path, count: int) -> int:
-    until = time.monotonic() + 60
+    until = time.monotonic() + 180
     while time.monotonic() < until:
         done = ls.predict.status(target).done if target.exists() else 0
         if done >= count:
             return done
-        time.sleep(0.02)
-    raise TimeoutError(f"{target} did not begin")
+        time.sleep(0.1)
+    raise TimeoutError(f"{target} did not get so far")
 
 
 HERE = "Client(processes=False, dashboard_address=None)"

@@ -303,7 +303,7 @@ def test_what_another_process_cannot_read_is_named_and_once_it_is_back_it_goes_o
     processes = stream_of((str(path), places[1]), lanes=2).in_processes(2)
     shard = next(path.glob("*/c/0/1/1"))
     aside = shard.rename(tmp_path / "aside")
-    with pytest.raises(Unreadable, match=r"object \(1, 1\) was there and is gone"):
+    with pytest.raises(Unreadable, match=r"object \(0, 1, 1\) was there and is gone"):
         list(processes)
     aside.rename(shard)
     processes.set_epoch(0)
