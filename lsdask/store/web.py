@@ -1,4 +1,4 @@
-"""Web servers as stores: any is read; one that speaks WebDAV, as Apache, nginx and Nextcloud can, is written too.
+"""Web servers as stores: any is read; one that speaks WebDAV, as Apache and nginx can, is written too.
 
 obstore gets, puts and deletes. What else a store needs (RFC 4918) is asked for here, by requests: as of 0.12, obstore
 makes no collection above its own address, fails where another thread has just made one, cuts what is longer than
